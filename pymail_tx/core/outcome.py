@@ -1,0 +1,112 @@
+"""
+What became of a message, one L{Outcome} for each recipient.
+
+L{Verdicts} is the failure policy of a mail transaction: replies and failures
+go in as they come, and what each means for each recipient comes out
+(RFC 5321 §4.2.5, §6.1). It knows nothing of sockets and timers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from attrs import Factory, define, frozen
+
+from pymail_tx.core.envelope import Recipient
+from pymail_tx.core.reply import Reply, printable
+
+
+class Status(enum.Enum):
+    """What to do with a recipient next: nothing, another try, a bounce."""
+
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    FAILED = "failed"
+
+
+@frozen
+class TLSFacts:
+    """
+    The TLS a session ran under.
+
+    @ivar version: such as C{"TLSv1.3"}.
+    @ivar cipher: OpenSSL's name of the cipher suite.
+    @ivar verified: whether chain and name of the certificate verified.
+    @ivar problem: why not; C{""} if verified.
+    """
+
+    version: str
+    cipher: str
+    verified: bool
+    problem: str
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """
+    What became of one recipient.
+
+    @ivar recipient: the address as given.
+    @ivar status: delivered, deferred or failed.
+    @ivar reply: the server's reply that decided, if one did.
+    @ivar reason: for people; begins with an enhanced status code (RFC 3463),
+        the server's or ours.
+    @ivar uncertain: deferred, but it may have been delivered all the same: the
+        connection ended after the end of data was sent and before its reply.
+    @ivar host: the server's name as the caller gave it, C{None} before any.
+    @ivar port: its port.
+    @ivar tls: the session's TLS, C{None} for plain text.
+    """
+
+    recipient: str
+    status: Status
+    reason: str
+    reply: Reply | None = None
+    uncertain: bool = False
+    host: str | None = None
+    port: int | None = None
+    tls: TLSFacts | None = None
+
+
+@frozen
+class Report:
+    """
+    What became of a message.
+
+    @ivar outcomes: one for each recipient, in the envelope's order.
+    """
+
+    outcomes: tuple[Outcome, ...]
+
+
+@frozen(kw_only=True)
+class Peer:
+    """Whom a session is with, for its outcomes; see L{Outcome}."""
+
+    host: str | None = None
+    port: int | None = None
+    tls: TLSFacts | None = None
+
+
+_STATUS = {2: Status.DELIVERED, 4: Status.DEFERRED, 5: Status.FAILED}
+_ENHANCED = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}
+
+
+def by_reply(recipient: str, reply: Reply, peer: Peer) -> Outcome:
+    """The outcome that a final reply (2yz, 4yz, 5yz) makes."""
+    words = reply.text
+    if reply.enhanced is None:
+        words = f"{_ENHANCED[reply.severity]} {words}".rstrip()
+    return Outcome(
+        recipient=recipient, status=_STATUS[reply.severity], reason=f"{words} (reply {reply.code})", reply=reply,
+        host=peer.host, port=peer.port, tls=peer.tls,
+    )  # fmt: skip
+
+
+def by_reason(recipient: str, status: Status, reason: str, peer: Peer, *, uncertain: bool = False) -> Outcome:
+    """An outcome of our own making; C{reason} begins with an enhanced status code."""
+    return Outcome(
+        recipient=recipient, status=status, reason=printable(reason), uncertain=uncertain,
+        host=peer.host, port=peer.port, tls=peer.tls,
+    )  # fmt: skip

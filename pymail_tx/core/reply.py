@@ -1,0 +1,126 @@
+"""
+Replies: what a server says (RFC 5321 §4.2).
+
+L{ReplyReader} takes one line at a time and gives a L{Reply} when one is whole.
+It believes nothing: whatever is not a reply raises L{ProtocolViolation}, and
+the caller closes the connection. Limits keep a hostile server from filling
+memory; they are far above what servers in the wild send.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import define, field, frozen
+
+from pymail_tx.core.errors import ProtocolViolation
+
+MAX_REPLY_LINE_OCTETS = 2_048
+"""A reply line with its CRLF. RFC 5321 §4.5.3.1.5 promises 512; servers that quote long URLs go beyond."""
+
+MAX_REPLY_LINES = 128
+"""Lines in a reply. The longest EHLO replies in the wild have about 30."""
+
+MAX_REPLY_OCTETS = 100_000
+"""A whole reply with its line ends."""
+
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\r\n\0]*))?\Z")
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:\s|\Z)")
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
+
+def printable(text: str) -> str:
+    """
+    Make somebody else's words safe for a log line or a terminal: control
+    characters become U+FFFD.
+    """
+    return text.translate(_CONTROLS)
+
+
+@frozen
+class Reply:
+    """
+    One reply of a server.
+
+    @ivar code: the reply code, 200 to 599.
+    @ivar lines: the text of each line without code and separator, an enhanced
+        status code included. What is not UTF-8 stands there as C{\\xNN}.
+    """
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def enhanced(self) -> str | None:
+        """
+        The enhanced status code of the first line (RFC 2034), or C{None}. One
+        of another class than the reply code contradicts it and is ignored.
+        """
+        found = _ENHANCED.match(self.lines[0])
+        return found[1] if found and found[1][0] == str(self.severity) else None
+
+    @property
+    def severity(self) -> int:
+        """The first digit: 2 done, 3 go on, 4 not now, 5 never (RFC 5321 §4.2.1)."""
+        return self.code // 100
+
+    @property
+    def text(self) -> str:
+        """All lines on one, printable."""
+        return printable(" ".join(line for line in self.lines if line))
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}".rstrip()
+
+
+@define
+class ReplyReader:
+    """
+    Puts lines together into replies.
+    """
+
+    _code: bytes = b""
+    _lines: list[str] = field(factory=list)
+    _octets: int = 0
+
+    @property
+    def inside(self) -> bool:
+        """Whether a reply has begun and not ended."""
+        return bool(self._lines)
+
+    def line(self, line: bytes) -> Reply | None:
+        """
+        Take the next line, without its CRLF.
+
+        @return: the reply that the line completes, or C{None}.
+        @raise ProtocolViolation: the line is no reply line, its code differs
+            from that of the lines before it, or a limit is passed.
+        """
+        found = _LINE.match(line)
+        if not found:
+            raise ProtocolViolation(f"not an SMTP reply: {_shown(line)}")
+        code, separator, text = found.groups()
+        if self._code not in (b"", code):
+            raise ProtocolViolation(f"a reply that began with {self._code.decode()} goes on with {code.decode()}")
+        self._take(line, code, text or b"")
+        return None if separator == b"-" else self._whole()
+
+    def _take(self, line: bytes, code: bytes, text: bytes) -> None:
+        self._code = code
+        self._octets += len(line) + 2
+        if len(line) + 2 > MAX_REPLY_LINE_OCTETS:
+            raise ProtocolViolation(f"a reply line of more than {MAX_REPLY_LINE_OCTETS} octets")
+        if len(self._lines) == MAX_REPLY_LINES:
+            raise ProtocolViolation(f"a reply of more than {MAX_REPLY_LINES} lines")
+        if self._octets > MAX_REPLY_OCTETS:
+            raise ProtocolViolation(f"a reply of more than {MAX_REPLY_OCTETS} octets")
+        self._lines.append(text.decode("utf-8", "backslashreplace"))
+
+    def _whole(self) -> Reply:
+        reply = Reply(int(self._code), tuple(self._lines))
+        self._code, self._lines, self._octets = b"", [], 0
+        return reply
+
+
+def _shown(line: bytes) -> str:
+    return printable(line[:80].decode("utf-8", "backslashreplace"))

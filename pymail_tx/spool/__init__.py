@@ -1,0 +1,3 @@
+"""
+Durability: messages that were accepted, and how far each of their deliveries is.
+"""
