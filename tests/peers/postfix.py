@@ -1,0 +1,276 @@
+"""
+A Postfix of the test's own: real smtpd, real queue, real delivery.
+
+    postfix = Postfix.start(self)          # stopped when the test ends
+    smtplib.SMTP(postfix.host, postfix.port)
+    postfix.await_messages(1)              # what virtual(8) put into its maildir
+    postfix.await_queue(1)                 # what `postqueue -j` lists
+
+It takes mail for C{anyone@example.org}, into one maildir, and for
+C{anyone@held.example}, which stays in its queue, on hold. Any other domain it
+refuses (554 5.7.1), and it has no smtp(8) with which anything could leave.
+
+It listens at four ports, one for each way in:
+
+  - C{port}: plain text, TLS not offered.
+  - C{starttls_port}: STARTTLS offered, the certificate as below.
+  - C{tls_port}: TLS from the first octet (RFC 8314).
+  - C{auth_port}: STARTTLS, then AUTH (PLAIN, LOGIN), asked of a Dovecot of its
+    own; without AUTH no recipient is taken.
+
+The certificate is for C{localhost} and C{127.0.0.1}, of the authority whose
+certificate stands in the file C{ca_file}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import trustme
+from attrs import Factory, define, field
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import peers
+
+MAX_LIFE_S = 600
+"""Postfix ends itself then, whatever became of the test."""
+
+_MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {root}/queue
+data_directory = {root}/data
+maillog_file = {root}/log
+maillog_file_prefixes = {root}
+myhostname = mx.example.org
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+mydestination =
+mynetworks =
+alias_maps =
+alias_database =
+local_recipient_maps =
+notify_classes =
+biff = no
+smtpd_peername_lookup = no
+default_transport = error:nothing leaves this server
+relay_transport = error:nothing leaves this server
+virtual_mailbox_domains = example.org, held.example
+virtual_mailbox_maps = static:inbox/
+virtual_mailbox_base = {root}/mail
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+relay_domains =
+smtpd_recipient_restrictions = reject_unauth_destination, check_recipient_access inline:{{ held.example=HOLD }}
+smtpd_relay_restrictions =
+smtpd_tls_security_level = none
+smtpd_tls_cert_file = {root}/certificate.pem
+smtpd_tls_key_file = {root}/key.pem
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {root}/dovecot/auth
+smtpd_sasl_security_options = noanonymous
+"""
+
+_MASTER_CF = """\
+127.0.0.1:{port} inet n - n - - smtpd
+127.0.0.1:{starttls_port} inet n - n - - smtpd
+  -o smtpd_tls_security_level=may
+127.0.0.1:{tls_port} inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
+127.0.0.1:{auth_port} inet n - n - - smtpd
+  -o smtpd_tls_security_level=may
+  -o smtpd_tls_auth_only=yes
+  -o smtpd_sasl_auth_enable=yes
+  -o {{ smtpd_recipient_restrictions = reject_unauth_destination, permit_sasl_authenticated, reject }}
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+showq unix n - n - - showq
+error unix - - n - - error
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+_DOVECOT_CONF = """\
+base_dir = {root}/dovecot/run
+log_path = {root}/dovecot/log
+protocols =
+ssl = no
+auth_mechanisms = plain login
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN {root}/dovecot/users
+}}
+service auth {{
+  unix_listener {root}/dovecot/auth {{
+    mode = 0666
+  }}
+}}
+"""
+
+
+_QUEUE = {
+    **dict.fromkeys(("active", "bounce", "corrupt", "defer", "deferred", "flush"), ("postfix", 0o700)),
+    **dict.fromkeys(("hold", "incoming", "private", "saved", "trace"), ("postfix", 0o700)),
+    "maildrop": ("postfix", 0o730),
+    "public": ("postfix", 0o710),
+    "pid": ("root", 0o755),
+}
+"""The queue's directories, their owners and modes. As C{postfix check} makes them."""
+
+
+class Queued(TypedDict):
+    """One line of C{postqueue -j}, as far as tests look at it."""
+
+    queue_name: str
+    queue_id: str
+    sender: str
+    recipients: list[dict[str, str]]
+    message_size: NotRequired[int]
+
+
+@define(kw_only=True)
+class Postfix:
+    """See the module's head."""
+
+    root: Path
+    host: str = "127.0.0.1"
+    port: int = Factory(peers.free_port)
+    starttls_port: int = Factory(peers.free_port)
+    tls_port: int = Factory(peers.free_port)
+    auth_port: int = Factory(peers.free_port)
+    user: str = "ann"
+    password: str = "correct horse"
+    _processes: list[subprocess.Popen[bytes]] = field(factory=list)
+
+    @classmethod
+    def start(cls, test: SynchronousTestCase) -> Postfix:
+        """
+        Start one for this test.
+
+        @raise SkipTest: Postfix or Dovecot cannot be started here.
+        """
+        peers.require("postfix", "dovecot")
+        postfix = cls(root=Path(tempfile.mkdtemp(prefix="postfix-of-a-test-")))
+        test.addCleanup(postfix.stop)
+        postfix._configure()
+        postfix._run()
+        return postfix
+
+    def stop(self) -> None:
+        """End what was started, each process with those that it started, and remove the files."""
+        for process in reversed(self._processes):
+            os.killpg(process.pid, signal.SIGKILL)  # none of their files outlives the test; SIGTERM takes Dovecot 1 s
+            process.wait()
+        self._processes.clear()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority's certificate, for SSL_CERT_FILE."""
+        return self.root / "ca.pem"
+
+    @property
+    def log(self) -> str:
+        """What Postfix logged so far."""
+        path = self.root / "log"
+        return path.read_text() if path.exists() else ""
+
+    def messages(self) -> list[bytes]:
+        """The messages in the mailbox, oldest first, lines ending in LF as virtual(8) writes them."""
+        files = sorted((self.root / "mail" / "inbox" / "new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+        return [path.read_bytes() for path in files]
+
+    def queue(self) -> list[Queued]:
+        """The messages in the queue, held ones included."""
+        asked = [peers.command("postqueue"), "-c", str(self.root / "etc"), "-j"]
+        listed = subprocess.run(asked, capture_output=True, check=True, timeout=30)
+        return [json.loads(line) for line in listed.stdout.splitlines()]
+
+    def await_messages(self, count: int) -> list[bytes]:
+        """Wait until so many messages are in the mailbox."""
+        try:
+            return peers.eventually(f"{count} messages", lambda: len(here := self.messages()) >= count and here) or []
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}\n{self.log}") from None
+
+    def await_queue(self, count: int) -> list[Queued]:
+        """Wait until so many messages are in the queue."""
+        try:
+            return peers.eventually(f"{count} queued", lambda: len(here := self.queue()) >= count and here) or []
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}\n{self.log}") from None
+
+    def _configure(self) -> None:
+        self.root.chmod(0o755)  # Postfix's processes run as other users
+        for directory in ("etc", "queue", "dovecot", "dovecot/run"):
+            (self.root / directory).mkdir()
+        _make_directory(self.root / "data", "postfix", 0o700)
+        _make_directory(self.root / "mail", "nobody", 0o755)
+        for directory, (owner, mode) in _QUEUE.items():
+            _make_directory(self.root / "queue" / directory, owner, mode)
+        self._write_configuration()
+        self._make_certificate()
+
+    def _write_configuration(self) -> None:
+        nobody = pwd.getpwnam("nobody")
+        facts = {name: getattr(self, name) for name in ("root", "port", "starttls_port", "tls_port", "auth_port")}
+        facts |= {"uid": nobody.pw_uid, "gid": nobody.pw_gid}
+        for path, text in (("etc/main.cf", _MAIN_CF), ("etc/master.cf", _MASTER_CF), ("dovecot/conf", _DOVECOT_CONF)):
+            (self.root / path).write_text(text.format_map(facts))
+            os.utime(self.root / path, (0, 0))  # Postfix waits 2 s before it believes a file as young as this
+        users = self.root / "dovecot" / "users"
+        users.write_text(f"{self.user}:{self.password}\n")
+        users.chmod(0o644)
+
+    def _make_certificate(self) -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        certificate.private_key_pem.write_to_path(str(self.root / "key.pem"))
+        for part in certificate.cert_chain_pems:
+            part.write_to_path(str(self.root / "certificate.pem"), append=True)
+
+    def _run(self) -> None:
+        etc = str(self.root / "etc")
+        asked = [peers.command("postconf"), "-c", etc, "-h", "daemon_directory"]
+        master = Path(subprocess.run(asked, capture_output=True, check=True, timeout=30, text=True).stdout.strip())
+        self._spawn(peers.command("dovecot"), "-F", "-c", str(self.root / "dovecot" / "conf"))
+        self._spawn(str(master / "master"), "-c", etc, "-d", "-e", str(MAX_LIFE_S))
+        peers.eventually("Postfix and Dovecot up", self._is_up)
+
+    def _spawn(self, *words: str) -> None:
+        # setpriv ends it with its parent, should that be killed before stop().
+        self._processes.append(
+            subprocess.Popen(
+                [peers.command("setpriv"), "--pdeathsig", "TERM", *words], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(self.root / "stderr").open("ab"),
+            )
+        )  # fmt: skip
+
+    def _is_up(self) -> bool:
+        for process in self._processes:
+            if process.poll() is not None:
+                raise AssertionError(f"{process.args!r} ended\n{(self.root / 'stderr').read_text()}{self.log}")
+        return (self.root / "dovecot" / "auth").exists() and peers.is_listening(self.auth_port)
+
+
+def _make_directory(path: Path, owner: str, mode: int) -> None:
+    path.mkdir()
+    user = pwd.getpwnam(owner)
+    os.chown(path, user.pw_uid, user.pw_gid)
+    path.chmod(mode)
