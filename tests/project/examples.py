@@ -42,7 +42,7 @@ _LOOKS = re.compile(r"(cat|find|grep|head|ls)\b")
 """Commands that a reader would repeat until there is something to see."""
 
 _FENCE = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _LIMIT_S = 60
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from docs import session_states
 from tests.project import ROOT, examples
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -51,6 +52,13 @@ class Form(SynchronousTestCase):
             self.assertEqual(broken, [], str(page))
 
 
+class Drawings(SynchronousTestCase):
+    def test_the_picture_of_the_states_is_that_of_the_table(self) -> None:
+        drawn = (ROOT / "docs" / "reference" / "session-states.md").read_text()
+        renew = "python -m docs.session_states > docs/reference/session-states.md"
+        self.assertEqual(drawn, session_states.page(), f"the table has changed: {renew}")
+
+
 class TheRunner(SynchronousTestCase):
     timeout = 60
 
@@ -82,6 +90,10 @@ class TheRunner(SynchronousTestCase):
     def test_a_block_is_left_out_with_a_reason_only(self) -> None:
         examples.run("<!-- not run: it fails -->\n```console\n$ false\n```\n")
         self.assertRaises(examples.WrongExample, examples.run, "<!-- not run -->\n```console\n$ false\n```\n")
+
+    def test_a_reason_covers_the_next_block_only(self) -> None:
+        page = "<!-- not run: it fails -->\n```console\n$ false\n```\n```console\n$ false\n```\n"
+        self.assertIn("line 5", str(self.assertRaises(examples.WrongExample, examples.run, page)))
 
     def test_a_server_that_ends_at_once_is_an_error(self) -> None:
         page = "```console\n$ twistd --no-such-option\n```\n"
