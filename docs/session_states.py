@@ -17,9 +17,10 @@ from pymail_tx.core.state import TRANSITIONS, State
 _HEAD = """\
 # The states of a session
 
-What an SMTP session may do, by the replies that came. The protocol runs on this table, `pymail_tx.core.state.TRANSITIONS`, and this page
-is drawn from it: `python -m docs.session_states`. A reply for which the session's state has no row breaks the protocol and closes the
-connection; so does one in an empty field below. Left out because it holds everywhere: a 421, or a lost connection, leads to *over*.
+What an SMTP session may do, by the replies that came. The protocol runs on this table, `TRANSITIONS` in
+`pymail_tx.core.state`, and this page is drawn from it by `python -m docs.session_states`. A reply for which the
+session's state has no row breaks the protocol and closes the connection; so does one in an empty field below. Left
+out, because it holds everywhere: a 421, or a lost connection, leads to *over*.
 
 ## The picture
 

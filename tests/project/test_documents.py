@@ -19,7 +19,7 @@ _LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 
 
 class Examples(SynchronousTestCase):
-    """A test for each page is added below."""
+    """A test for each page with examples is added below."""
 
     timeout = 300
 
@@ -32,6 +32,8 @@ def _test_of(page: Path) -> Callable[[Examples], None]:
 
 
 for _page in PAGES:
+    if not examples.RUN.intersection(block.language for block in examples.blocks(_page.read_text())):
+        continue
     _name = re.sub(r"\W+", "_", str(_page.relative_to(ROOT).with_suffix("")))
     setattr(Examples, f"test_the_examples_in_{_name}_run", _test_of(_page))
 
