@@ -70,6 +70,7 @@ virtual_gid_maps = static:{gid}
 relay_domains =
 smtpd_recipient_restrictions = reject_unauth_destination, check_recipient_access inline:{{ held.example=HOLD }}
 smtpd_relay_restrictions =
+smtpd_tls_received_header = yes
 smtpd_tls_security_level = none
 smtpd_tls_cert_file = {root}/certificate.pem
 smtpd_tls_key_file = {root}/key.pem
