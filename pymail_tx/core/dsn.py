@@ -223,7 +223,7 @@ def _wrapped(text: str, *, indent: str, first: str = "") -> list[str]:
 
 
 def _lines(lines: Iterable[str]) -> bytes:
-    return "".join(f"{line}\r\n" for line in lines).encode()
+    return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
 def _date(seconds: float) -> str:

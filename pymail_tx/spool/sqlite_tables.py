@@ -130,7 +130,7 @@ class Tables:
             delivery_id=result.delivery_id,
             now=now,
             what="deferred" if _deferred(result) else _state(result),
-            words=result.outcome.reason[:MAX_NOTED_CHARACTERS],
+            words=result.outcome.reason[:MAX_NOTED_CHARACTERS].encode(errors="backslashreplace").decode(),
         )
 
     def _run(self, name: str, **values: Value) -> sqlite3.Cursor:

@@ -1,0 +1,3 @@
+"""
+The relay: takes messages in, keeps them in the spool, and sees each delivery to its end.
+"""
