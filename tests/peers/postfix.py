@@ -60,6 +60,7 @@ local_recipient_maps =
 notify_classes =
 biff = no
 smtpd_peername_lookup = no
+smtpd_error_sleep_time = 0
 default_transport = error:nothing leaves this server
 relay_transport = error:nothing leaves this server
 virtual_mailbox_domains = example.org, held.example
@@ -112,6 +113,12 @@ log_path = {root}/dovecot/log
 protocols =
 ssl = no
 auth_mechanisms = plain login
+auth_failure_delay = 0
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 passdb {{
   driver = passwd-file
   args = scheme=PLAIN {root}/dovecot/users
