@@ -75,7 +75,7 @@ trial: dev
 	.venv/bin/trial -j2 tests </dev/null
 
 bench: dev
-	.venv/bin/python -m benchmarks
+	@for benchmark in benchmarks/[a-z]*.py; do echo "$$benchmark"; .venv/bin/python "$$benchmark" || exit 1; done
 
 TWISTED_NAMES = docs/_build/twisted/objects.inv
 

@@ -45,7 +45,7 @@ class Wheel(SynchronousTestCase):
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps")
         _run(*pip, self.wheel(), cwd=self.directory)
         self.assertIn("pymail-tx", self.twistd_commands(python, cwd=self.directory))
-        where = _run(python, "-c", "import pymail_tx; print(pymail_tx.__file__)", cwd=self.directory)
+        where = _run(python, "-c", "import pymail_tx.core as core; print(core.__file__)", cwd=self.directory)
         self.assertTrue(where.startswith(str(python.parents[1])), where)
 
     def test_twistd_lists_the_relay_from_the_checkout(self) -> None:
