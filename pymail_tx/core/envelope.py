@@ -54,3 +54,9 @@ class Envelope:
     def __attrs_post_init__(self) -> None:
         parsed = Mailbox.parse("sender", self.sender) if self.sender else None
         object.__setattr__(self, "reverse_path", parsed)
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether an address can only go to a server with SMTPUTF8."""
+        mailboxes = [recipient.mailbox for recipient in self.recipients]
+        return any(mailbox.needs_smtputf8 for mailbox in mailboxes + ([self.reverse_path] if self.reverse_path else []))

@@ -9,6 +9,12 @@ reply (4yz, 5yz) is no exception at all but a L{Reply
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pymail_tx.core.reply import Reply
+
 
 class Misuse(ValueError):
     """
@@ -37,13 +43,26 @@ class OutOfOrder(Misuse):
 class SessionError(Exception):
     """
     The session ended before its work was done; the connection is closed.
+
+    @ivar reply: what the server said last, if it said why.
+    @ivar enhanced: the enhanced status code that fits (RFC 3463), ours.
+    @ivar final: trying this server again is of no use.
     """
+
+    enhanced = "4.4.2"
+    final = False
+
+    def __init__(self, problem: str, reply: Reply | None = None) -> None:
+        super().__init__(problem)
+        self.reply = reply
 
 
 class ProtocolViolation(SessionError):
     """
     The server said something that is not SMTP, or not SMTP here and now.
     """
+
+    enhanced = "4.5.0"
 
 
 class ReplyTimeout(SessionError):
@@ -58,7 +77,52 @@ class SessionLost(SessionError):
     """
 
 
+class NoConnection(SessionError):
+    """
+    No connection came about.
+    """
+
+    enhanced = "4.4.1"
+
+
 class TLSFailed(SessionError):
     """
     The TLS handshake broke, or the certificate did not verify where it must.
+
+    @ivar unverified: the certificate was the problem.
     """
+
+    enhanced = "4.7.5"
+
+    def __init__(self, problem: str, *, unverified: bool = False) -> None:
+        super().__init__(problem)
+        self.unverified = unverified
+
+
+class NotOffered(SessionError):
+    """
+    The server lacks an extension that the session cannot do without.
+    """
+
+    enhanced = "4.7.4"
+
+
+class Refused(SessionError):
+    """
+    The server would not have the session: its greeting, or the reply to EHLO,
+    STARTTLS or AUTH, was a 4yz or 5yz. It says nothing about any recipient, so
+    even a 5yz is worth another try, but for 521 and 556: such a host takes no
+    mail at all (RFC 7504).
+
+    @ivar step: which of them it was.
+    """
+
+    _NO_MAIL_HERE = MappingProxyType({521: "5.3.2", 556: "5.1.10"})
+    _CREDENTIALS_INVALID = MappingProxyType({535: "4.7.8"})
+
+    def __init__(self, step: str, reply: Reply) -> None:
+        super().__init__(f"{step} refused: {reply}", reply)
+        self.step = step
+        known = self._NO_MAIL_HERE | self._CREDENTIALS_INVALID
+        self.final = reply.code in self._NO_MAIL_HERE
+        self.enhanced = known.get(reply.code, "4" + (reply.enhanced or "4.3.2")[1:])

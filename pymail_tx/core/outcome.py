@@ -1,19 +1,13 @@
 """
 What became of a message, one L{Outcome} for each recipient.
-
-L{Verdicts} is the failure policy of a mail transaction: replies and failures
-go in as they come, and what each means for each recipient comes out
-(RFC 5321 §4.2.5, §6.1). It knows nothing of sockets and timers.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
-from pymail_tx.core.envelope import Recipient
 from pymail_tx.core.reply import Reply, printable
 
 

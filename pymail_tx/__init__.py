@@ -1,0 +1,74 @@
+"""
+The outbound half of a mail server: an SMTP client library, and a durable relay
+built on it.
+
+A delivery, from start to end:
+
+  1. An application hands a message in, over SMTP to L{pymail_tx.relay.ingress},
+     which says 250 when L{pymail_tx.spool} has committed it.
+  2. L{pymail_tx.relay.scheduler} claims what is due; the claim has stored the
+     attempt and the time of the next one before anything is tried.
+  3. L{pymail_tx.net.agent} connects as the route says, secures and
+     authenticates the session, and has L{pymail_tx.net.transaction} say the
+     message over L{pymail_tx.net.protocol}, the state table at work.
+  4. What the server said becomes an outcome for each recipient
+     (L{pymail_tx.core.verdicts}), and the spool records it, a bounce included.
+
+Applications that own their connections take the protocol; plain Python programs
+take the blocking L{pymail_tx.client.Session}, which drives the same protocol
+without a reactor.
+
+The names below are loaded when they are first asked for, so that importing
+L{pymail_tx.client} stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pymail_tx.core.envelope import Envelope, Recipient
+    from pymail_tx.core.outcome import Outcome, Report, Status, TLSFacts
+    from pymail_tx.core.reply import Reply
+    from pymail_tx.core.sasl import Credentials
+    from pymail_tx.core.secret import Secret
+    from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
+    from pymail_tx.net.tls import ClientTLS
+
+__all__ = [
+    "ClientTLS",
+    "Credentials",
+    "Envelope",
+    "Outcome",
+    "Recipient",
+    "Reply",
+    "Report",
+    "SMTPClient",
+    "SMTPClientFactory",
+    "Secret",
+    "Status",
+    "TLSFacts",
+]
+
+_ROOMS = {
+    "core.envelope": ("Envelope", "Recipient"),
+    "core.outcome": ("Outcome", "Report", "Status", "TLSFacts"),
+    "core.reply": ("Reply",),
+    "core.sasl": ("Credentials",),
+    "core.secret": ("Secret",),
+    "net.protocol": ("SMTPClient", "SMTPClientFactory"),
+    "net.tls": ("ClientTLS",),
+}
+
+_ROOM_OF = {name: f"pymail_tx.{room}" for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

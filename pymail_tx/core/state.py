@@ -1,0 +1,145 @@
+"""
+An SMTP session as a table (RFC 5321 §4.1.4).
+
+L{TRANSITIONS} says for each state which replies may come and where each leads.
+It also says what the client may send: a verb for which the state has a row
+with a yes. Rows that hold only a refusal are there because commands are
+pipelined: behind a refused MAIL, its RCPTs and DATA still get their answers.
+
+Above the table stand two rules that hold in every state: a 421 and the loss of
+the connection lead to L{State.CLOSED} (RFC 5321 §3.8).
+
+The page docs/reference/session-states.md is drawn from this table.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from pymail_tx.core.command import Answer, Verb
+from pymail_tx.core.errors import ProtocolViolation
+
+
+class State(enum.Enum):
+    """Where a session is, by the replies that came; the value is for people."""
+
+    HANDSHAKE = "TLS handshake of an implicit TLS port"
+    GREETING = "waiting for the greeting"
+    CONNECTED = "greeted, neither EHLO nor HELO said"
+    TURNED_AWAY = "greeting refused"
+    SECURING = "TLS handshake after STARTTLS"
+    READY = "open, no mail transaction"
+    SASL = "authentication under way"
+    TRANSACTION = "MAIL accepted, no recipient yet"
+    ADDRESSED = "at least one recipient accepted"
+    CONTENT = "content may flow"
+    NOTHING_TO_SEND = "content asked for, but no recipient accepted"
+    CLOSED = "over"
+
+
+Event = tuple[Verb, Answer]
+
+_YES, _MORE, _NO = Answer.DONE, Answer.GO_ON, Answer.REFUSED
+
+
+def _stays(state: State, *verbs: Verb) -> dict[Event, State]:
+    return {(verb, answer): state for verb in verbs for answer in (_YES, _NO)}
+
+
+def _open(state: State) -> dict[Event, State]:
+    """What every state of an open session allows besides its own rows."""
+    return {
+        (Verb.RSET, _YES): State.READY,
+        (Verb.RSET, _NO): state,
+        (Verb.EHLO, _YES): State.READY,
+        (Verb.EHLO, _NO): state,
+        (Verb.HELO, _YES): State.READY,
+        (Verb.HELO, _NO): state,
+        (Verb.OTHER, _MORE): state,
+        **_stays(state, Verb.NOOP, Verb.OTHER),
+        **_LEAVING,
+    }
+
+
+_LEAVING: dict[Event, State] = {(Verb.QUIT, _YES): State.CLOSED, (Verb.QUIT, _NO): State.CLOSED}
+
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    State.HANDSHAKE: {(Verb.HANDSHAKE, _YES): State.GREETING},
+    State.GREETING: {
+        (Verb.GREETING, _YES): State.CONNECTED,
+        (Verb.GREETING, _NO): State.TURNED_AWAY,
+    },
+    State.TURNED_AWAY: _LEAVING,
+    State.CONNECTED: {
+        (Verb.EHLO, _YES): State.READY,
+        (Verb.EHLO, _NO): State.CONNECTED,
+        (Verb.HELO, _YES): State.READY,
+        (Verb.HELO, _NO): State.CONNECTED,
+        **_stays(State.CONNECTED, Verb.NOOP, Verb.RSET, Verb.OTHER),
+        **_LEAVING,
+    },
+    State.READY: {
+        **_open(State.READY),
+        (Verb.STARTTLS, _YES): State.SECURING,
+        (Verb.STARTTLS, _NO): State.READY,
+        (Verb.AUTH, _YES): State.READY,
+        (Verb.AUTH, _MORE): State.SASL,
+        (Verb.AUTH, _NO): State.READY,
+        (Verb.MAIL, _YES): State.TRANSACTION,
+        (Verb.MAIL, _NO): State.READY,
+        (Verb.RCPT, _NO): State.READY,
+        (Verb.DATA, _NO): State.READY,
+    },
+    State.SECURING: {(Verb.HANDSHAKE, _YES): State.CONNECTED},
+    State.SASL: {
+        (Verb.AUTH, _YES): State.READY,
+        (Verb.AUTH, _MORE): State.SASL,
+        (Verb.AUTH, _NO): State.READY,
+    },
+    State.TRANSACTION: {
+        **_open(State.TRANSACTION),
+        (Verb.MAIL, _NO): State.TRANSACTION,
+        (Verb.RCPT, _YES): State.ADDRESSED,
+        (Verb.RCPT, _NO): State.TRANSACTION,
+        (Verb.DATA, _MORE): State.NOTHING_TO_SEND,
+        (Verb.DATA, _NO): State.TRANSACTION,
+    },
+    State.ADDRESSED: {
+        **_open(State.ADDRESSED),
+        (Verb.RCPT, _YES): State.ADDRESSED,
+        (Verb.RCPT, _NO): State.ADDRESSED,
+        (Verb.DATA, _MORE): State.CONTENT,
+        (Verb.DATA, _NO): State.ADDRESSED,
+    },
+    State.CONTENT: {
+        (Verb.END_OF_DATA, _YES): State.READY,
+        (Verb.END_OF_DATA, _NO): State.READY,
+    },
+    State.NOTHING_TO_SEND: {
+        (Verb.END_OF_DATA, _YES): State.READY,
+        (Verb.END_OF_DATA, _NO): State.READY,
+    },
+    State.CLOSED: {},
+}
+
+
+def after(state: State, verb: Verb, answer: Answer) -> State:
+    """
+    The state that a reply leads to.
+
+    @raise ProtocolViolation: the table has no such row.
+    """
+    try:
+        return TRANSITIONS[state][verb, answer]
+    except KeyError:
+        raise ProtocolViolation(f"{answer.value} to {verb.value} while {state.value}") from None
+
+
+def hoped_after(state: State, verb: Verb) -> State | None:
+    """
+    The state that C{verb} leads to if the server says yes; C{None} if the verb
+    does not fit the state and must not be sent.
+    """
+    row = TRANSITIONS[state]
+    hoped = row.get((verb, _YES)) or row.get((verb, _MORE))
+    return None if hoped is State.NOTHING_TO_SEND else hoped

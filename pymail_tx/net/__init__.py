@@ -1,0 +1,3 @@
+"""
+The Twisted shell around L{pymail_tx.core}: decisions become input and output.
+"""

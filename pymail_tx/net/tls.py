@@ -1,0 +1,133 @@
+"""
+TLS as an SMTP client needs it: name indication with or without verification,
+the verdict taken inside the handshake, and words for it afterwards.
+
+Twisted's C{optionsForClientTLS} always verifies, and opportunistic TLS must
+not; so L{ClientTLS} is a connection creator of our own over Twisted's
+C{CertificateOptions}. Chains are OpenSSL's to judge, names service_identity's.
+Whatever exception either raises, of whichever class, is a refusal: a
+certificate that cannot be read has not verified.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from functools import lru_cache
+
+from OpenSSL import SSL, crypto
+from service_identity.exceptions import VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pymail_tx.core.address import ascii_domain
+from pymail_tx.core.errors import TLSFailed
+from pymail_tx.core.outcome import TLSFacts
+
+_VERIFY_ERRORS = {
+    number: name.removeprefix("ERR_").replace("_", " ").lower()
+    for name, number in vars(SSL.X509VerificationCodes).items()
+    if name.startswith("ERR_")
+}
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ClientTLS:
+    """
+    The TLS of one connection to one host. Not to be used for a second one: it
+    keeps the verdict.
+
+    @ivar problem: why the certificate did not verify; C{""} if it did, and as
+        long as no handshake took place.
+    """
+
+    def __init__(self, host: str, *, must_verify: bool, trust_root: str | None = None) -> None:
+        """
+        @param host: the name, or the address, that the certificate must be for.
+            A trailing dot is the resolver's business and is left out.
+        @param must_verify: whether a certificate that does not verify breaks
+            the handshake. If not, it is only noted.
+        @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
+            store, C{SSL_CERT_FILE} and C{SSL_CERT_DIR} included.
+        @raise OSError: the file cannot be read.
+        @raise BadArgument: C{host} is no name.
+        """
+        self.problem = ""
+        self._must_verify = must_verify
+        self._address = _as_address(host)
+        self._host = self._address or ascii_domain("host", host.removesuffix("."))
+        self._context = _context(trust_root, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        self._judged = False
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """See L{IOpenSSLClientConnectionCreator}."""
+        connection = SSL.Connection(self._context, None)
+        if not self._address:
+            connection.set_tlsext_host_name(self._host.encode("ascii"))  # RFC 6066 §3: never an address
+        connection.set_verify(SSL.VERIFY_PEER, self._judge)
+        return connection
+
+    def facts(self, connection: SSL.Connection) -> TLSFacts:
+        """What a handshake that succeeded agreed on."""
+        return TLSFacts(
+            version=connection.get_protocol_version_name(),
+            cipher=connection.get_cipher_name() or "",
+            verified=self._judged and not self.problem,
+            problem=self.problem,
+        )
+
+    def failure(self, reason: Failure) -> TLSFailed:
+        """Words for a handshake that failed with C{reason}."""
+        if self._must_verify and self.problem:
+            return TLSFailed(self.problem, unverified=True)
+        problem = reason.value
+        if isinstance(problem, SSL.Error) and problem.args:
+            return TLSFailed("TLS handshake: " + "; ".join(str(entry[-1]) for entry in problem.args[0]))
+        return TLSFailed(f"TLS handshake: {reason.getErrorMessage()}")
+
+    def _judge(
+        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, accepted: int
+    ) -> bool:
+        """OpenSSL asks for each certificate of the chain, the leaf (depth 0) last."""
+        if not accepted and not self.problem:
+            self.problem = f"certificate of {self._host}: {_VERIFY_ERRORS.get(error, error)}"
+        if depth == 0:
+            self._judged = True
+            self.problem = self.problem or self._name_problem(certificate)
+        return not (self._must_verify and self.problem)
+
+    def _name_problem(self, certificate: crypto.X509) -> str:
+        kind = IPAddress_ID if self._address else DNS_ID
+        try:
+            identity: ServiceID = kind(self._host)
+            verify_service_identity(extract_patterns(certificate), [identity], [])
+        except VerificationError:
+            return f"certificate is not for {self._host}"
+        except Exception as unreadable:  # noqa: BLE001  # lost in OpenSSL's C code it would count as a yes
+            return f"certificate of {self._host} cannot be read: {type(unreadable).__name__}: {unreadable}"
+        return ""
+
+
+@lru_cache(maxsize=16)
+def _context(trust_root: str | None, _cert_file: str | None, _cert_dir: str | None) -> SSL.Context:
+    """Loading a store of 150 certificates takes 10 ms and more: contexts are shared, connections set verification."""
+    context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+    context.set_options(SSL.OP_NO_RENEGOTIATION)
+    if trust_root is None:
+        context.set_default_verify_paths()
+    else:
+        with open(trust_root, "rb"):
+            context.load_verify_locations(trust_root)
+    return context
+
+
+def _as_address(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return ""
