@@ -43,7 +43,7 @@ class RelayToPostfix(SynchronousTestCase):
         self.send(self.relay(f"smtp://{self.postfix.host}:{self.postfix.port}"), "bob@example.org")
         (message,) = self.postfix.await_messages(1)
         self.assertTrue(message.endswith(b"\n\n.It works.\n"), message)
-        self.assertEqual(message.count(b" by relay.example.net"), 1, message)
+        self.assertEqual(message.count(b"by relay.example.net "), 1, message)
 
     def test_tls_is_used_where_it_is_offered(self) -> None:
         self.send(self.relay(f"smtp://localhost:{self.postfix.starttls_port}"), "bob@example.org")
