@@ -35,6 +35,7 @@ class MaildirCourier:
     """
     Delivers into one maildir, which is made when it is missing.
 
+    @ivar key: see L{Courier<pymail_tx.relay.courier.Courier>}.
     @ivar path: the maildir.
     @ivar hostname: part of the files' names: other hosts may deliver here too.
     @ivar wall_clock: seconds since the epoch.
@@ -42,6 +43,7 @@ class MaildirCourier:
         of this host has.
     """
 
+    key: str
     path: str
     hostname: str
     wall_clock: Callable[[], float]

@@ -111,6 +111,7 @@ class Maildirs(SynchronousTestCase):
         self, *, sender: str = "", recipients: Sequence[str] = ("ann@example.com",), hostname: str = "relay.example"
     ) -> Report:
         courier = MaildirCourier(
+            key="maildir:m",
             path=self.path,
             hostname=hostname,
             wall_clock=lambda: 1_700_000_000.5,

@@ -1,0 +1,182 @@
+"""
+Who delivers: for each target of a route its courier.
+
+One courier serves all routes that name the same target, so that its limits and
+connections are shared. All are made at the start: what is wrong with a target
+shows then, not with the first message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.errors import BadArgument
+from pymail_tx.core.outcome import Peer, Report, Status, by_reason
+from pymail_tx.core.routes import PasswordSource, Route, Routes, Scheme, Target
+from pymail_tx.core.secret import Secret
+from pymail_tx.net.agent import SMTPAgent
+from pymail_tx.relay.courier import Courier
+from pymail_tx.relay.maildir import MaildirCourier, RunInThread
+
+_NOBODY = Peer()
+
+
+@frozen(kw_only=True)
+class Surroundings:
+    """
+    What couriers need of the world.
+
+    @ivar hostname: our name, in ASCII.
+    @ivar wall_clock: seconds since the epoch.
+    @ivar new_token: makes unguessable texts of letters and digits.
+    @ivar run_in_thread: for what blocks.
+    @ivar environment: where C{password_env} looks.
+    """
+
+    reactor: IReactorTime
+    hostname: str
+    wall_clock: Callable[[], float]
+    new_token: Callable[[], str]
+    run_in_thread: RunInThread
+    environment: Mapping[str, str] = field(repr=False)
+
+
+@frozen
+class SameVerdict:
+    """A courier that says the same of all mail and sends none."""
+
+    key: str
+    status: Status
+    reason: str
+
+    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+        """See L{Courier}."""
+        verdicts = (by_reason(to.address, self.status, self.reason, _NOBODY) for to in envelope.recipients)
+        return succeed(Report(tuple(verdicts)))
+
+    def close(self) -> Deferred[None]:
+        """See L{Courier}."""
+        return succeed(None)
+
+
+@frozen
+class AgentCourier:
+    """A courier that has an L{SMTPAgent} do it."""
+
+    key: str
+    _agent: SMTPAgent
+
+    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+        """See L{Courier}."""
+        return self._agent.send(envelope, content)
+
+    def close(self) -> Deferred[None]:
+        """See L{Courier}."""
+        return self._agent.close()
+
+
+NO_ROUTE = SameVerdict("", Status.DEFERRED, "4.4.4 no route leads to that domain any more")
+"""For mail that was accepted when there was one: its operator may only have made a slip."""
+
+
+@define
+class Couriers:
+    """The couriers of all routes."""
+
+    _routes: Routes
+    _couriers: Mapping[Target, Courier]
+
+    @classmethod
+    def of(cls, routes: Routes, surroundings: Surroundings) -> Couriers:
+        """
+        @raise BadArgument: a target cannot be delivered to; one line says why.
+        """
+        return cls(routes, {route.target: _courier(route, surroundings) for route in routes.routes})
+
+    def courier_for(self, domain: str) -> Courier:
+        """
+        @param domain: of a recipient, in A-labels.
+        """
+        route = self._routes.find(domain)
+        return self._couriers[route.target] if route else NO_ROUTE
+
+    def close(self) -> Deferred[None]:
+        """Close all of them; fires when the last is."""
+        return DeferredList([courier.close() for courier in self._couriers.values()]).addCallback(lambda _: None)
+
+
+def _courier(route: Route, surroundings: Surroundings) -> Courier:
+    maker = _MAKERS.get(route.target.scheme)
+    if maker is None:
+        raise BadArgument(
+            "route",
+            f"{str(route)!r}: {route.target.scheme.value}: is not built yet; write *=smtp://mail.example.org:587 "
+            "or *=maildir:var/mail for example",
+        )
+    try:
+        return maker(route.target, surroundings)
+    except BadArgument as problem:
+        raise BadArgument("route", f"{str(route)!r}: {problem}") from None
+
+
+def _smtp(target: Target, surroundings: Surroundings) -> Courier:
+    readable = target.with_password(lambda source: _password(source, surroundings.environment))
+    agent = SMTPAgent(surroundings.reactor, readable.reveal(), hostname=surroundings.hostname)
+    return AgentCourier(str(target), agent)
+
+
+def _maildir(target: Target, surroundings: Surroundings) -> Courier:
+    return MaildirCourier(
+        key=str(target),
+        path=target.path,
+        hostname=surroundings.hostname,
+        wall_clock=surroundings.wall_clock,
+        new_token=surroundings.new_token,
+        run_in_thread=surroundings.run_in_thread,
+    )
+
+
+def _discard(target: Target, surroundings: Surroundings) -> Courier:
+    return SameVerdict(str(target), Status.DELIVERED, "2.0.0 discarded, as its route says")
+
+
+def _reject(target: Target, surroundings: Surroundings) -> Courier:
+    """Most mail for it is refused at RCPT; this is for what was accepted under another route."""
+    return SameVerdict(str(target), Status.FAILED, f"5.7.1 {target.text}")
+
+
+_MAKERS: Mapping[Scheme, Callable[[Target, Surroundings], Courier]] = {
+    Scheme.SMTP: _smtp,
+    Scheme.SMTPS: _smtp,
+    Scheme.MAILDIR: _maildir,
+    Scheme.DISCARD: _discard,
+    Scheme.REJECT: _reject,
+}
+
+
+def _password(source: PasswordSource, environment: Mapping[str, str]) -> Secret:
+    """
+    @raise BadArgument: there is none.
+    """
+    if source.kind == "password_env":
+        text = environment.get(source.name, "")
+    else:
+        text = _first_line(source)
+    if not text:
+        raise BadArgument(source.kind, f"there is no password in {source.name}")
+    return Secret(text)
+
+
+def _first_line(source: PasswordSource) -> str:
+    try:
+        with open(source.name, encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise BadArgument(source.kind, f"{source.name} is not UTF-8") from None
+    except OSError as problem:
+        raise BadArgument(source.kind, f"cannot read {source.name}: {problem.strerror}") from None
