@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import pymail_tx
 from docs import session_states
 from tests.project import ROOT, examples
 
@@ -54,7 +55,11 @@ class Form(SynchronousTestCase):
             self.assertEqual(broken, [], str(page))
 
 
-class Drawings(SynchronousTestCase):
+class Reference(SynchronousTestCase):
+    def test_every_public_name_has_its_place(self) -> None:
+        page = (ROOT / "docs" / "reference" / "names.md").read_text()
+        self.assertEqual([name for name in pymail_tx.__all__ if f"/pymail_tx.{name}.html" not in page], [])
+
     def test_the_picture_of_the_states_is_that_of_the_table(self) -> None:
         drawn = (ROOT / "docs" / "reference" / "session-states.md").read_text()
         renew = "python -m docs.session_states > docs/reference/session-states.md"
