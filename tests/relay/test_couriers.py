@@ -1,0 +1,130 @@
+"""
+Each route's target has its courier, and what cannot be delivered to is said at
+the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.errors import BadArgument
+from pymail_tx.core.outcome import Status
+from pymail_tx.core.routes import Routes
+from pymail_tx.relay.couriers import AgentCourier, Couriers, Surroundings
+from pymail_tx.relay.maildir import MaildirCourier
+
+_ENVELOPE = Envelope("joe@example.org", ["ann@example.com", "bob@example.com"])
+
+
+def _at_once(function: Callable[[], None]) -> Deferred[None]:
+    return execute(function)
+
+
+class CouriersCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.environment = {"RELAY_PASSWORD": "Zq7"}
+
+    def couriers(self, *routes: str) -> Couriers:
+        surroundings = Surroundings(
+            reactor=self.reactor,
+            hostname="relay.example",
+            wall_clock=lambda: 1_700_000_000.0,
+            new_token=lambda: "T0K3N",
+            run_in_thread=_at_once,
+            environment=self.environment,
+        )
+        return Couriers.of(Routes.parse(routes), surroundings)
+
+    def verdict(self, route: str) -> list[tuple[str, Status, str]]:
+        sending = self.couriers(route).courier_for("example.com").send(_ENVELOPE, b"Subject: x\r\n\r\n")
+        report = self.successResultOf(sending)
+        return [(outcome.recipient, outcome.status, outcome.reason) for outcome in report.outcomes]
+
+
+class Delivering(CouriersCase):
+    def test_discard_says_delivered(self) -> None:
+        reason = "2.0.0 discarded, as its route says"
+        self.assertEqual(
+            self.verdict("*=discard:"),
+            [("ann@example.com", Status.DELIVERED, reason), ("bob@example.com", Status.DELIVERED, reason)],
+        )
+
+    def test_reject_fails_what_was_accepted_under_another_route(self) -> None:
+        self.assertEqual(self.verdict("*=reject:go away")[0], ("ann@example.com", Status.FAILED, "5.7.1 go away"))
+
+    def test_mail_whose_route_is_gone_waits(self) -> None:
+        [(_, status, reason), _] = self.verdict("example.org=discard:")
+        self.assertEqual((status, reason[:5]), (Status.DEFERRED, "4.4.4"))
+
+    def test_maildir_delivers(self) -> None:
+        path = self.mktemp()
+        self.assertIs(self.verdict(f"*=maildir:{path}")[0][1], Status.DELIVERED)
+        self.assertEqual(len(list(Path(path, "new").iterdir())), 1)
+
+    def test_smtp_connects_to_its_server(self) -> None:
+        self.couriers("*=smtp://127.0.0.1:2526").courier_for("example.com").send(_ENVELOPE, b"x\r\n")
+        self.assertEqual(self.reactor.tcpClients[0][:2], ("127.0.0.1", 2526))
+
+
+class Picking(CouriersCase):
+    def test_routes_with_the_same_target_share_a_courier(self) -> None:
+        couriers = self.couriers("example.org=smtp://h", "example.net=smtp://h:25", "*=smtp://other")
+        self.assertIs(couriers.courier_for("example.org"), couriers.courier_for("example.net"))
+        self.assertIsNot(couriers.courier_for("example.org"), couriers.courier_for("example.com"))
+
+    def test_the_first_route_that_matches_decides(self) -> None:
+        couriers = self.couriers("example.org=maildir:m", "*=smtp://h")
+        self.assertIsInstance(couriers.courier_for("example.org"), MaildirCourier)
+        self.assertIsInstance(couriers.courier_for("example.com"), AgentCourier)
+
+    def test_a_courier_is_named_by_its_target_without_its_password(self) -> None:
+        for route, key in {
+            "*=smtp://joe:Zq7@h": "smtp://joe:<secret>@h:25?tls=verified",
+            "*=maildir:var/mail": "maildir:var/mail",
+            "*=discard:": "discard:",
+            "*=reject:no": "reject:no",
+        }.items():
+            courier = self.couriers(route).courier_for("example.org")
+            self.assertEqual(courier.key, key)
+            self.assertNotIn("Zq7", repr(courier))
+
+    def test_closing_closes_them_all(self) -> None:
+        couriers = self.couriers("a.example=smtp://h", "b.example=maildir:m", "*=discard:")
+        self.assertIsNone(self.successResultOf(couriers.close()))
+        sending = couriers.courier_for("a.example").send(_ENVELOPE, b"")
+        self.assertIn("closed", self.failureResultOf(sending).getErrorMessage())
+
+
+class Passwords(CouriersCase):
+    def test_a_password_is_read_from_the_environment(self) -> None:
+        self.assertIsNotNone(self.couriers("*=smtp://joe@h?password_env=RELAY_PASSWORD"))
+        self._refused("*=smtp://joe@h?password_env=OTHER", "there is no password in OTHER")
+
+    def test_a_password_is_the_first_line_of_its_file(self) -> None:
+        path = Path(self.mktemp())
+        for octets in (b"Zq7", b"Zq7\n", b"Zq7\r\nmore\n", "pä ß\n".encode()):
+            path.write_bytes(octets)
+            self.assertIsNotNone(self.couriers(f"*=smtp://joe@h?password_file={path}"))
+        for octets, words in ((b"", "there is no password in"), (b"\nZq7\n", "there is no"), (b"\xff\n", "not UTF-8")):
+            path.write_bytes(octets)
+            self._refused(f"*=smtp://joe@h?password_file={path}", words)
+
+    def test_a_file_that_cannot_be_read_is_named(self) -> None:
+        self._refused("*=smtp://joe@h?password_file=/nowhere", "cannot read /nowhere: No such file or directory")
+
+    def test_what_is_not_built_yet_is_said_at_the_start(self) -> None:
+        for target in ("mx:", "lmtp://h:24", "lmtp+unix:///s", "smtp://h?tls=dane"):
+            self._refused(f"*={target}", "is not built yet")
+
+    def _refused(self, route: str, words: str) -> None:
+        error = self.assertRaises(BadArgument, self.couriers, route)
+        self.assertIn(words, str(error))
+        self.assertIn(route[:6], str(error))
+        self.assertNotIn("Zq7", str(error))
