@@ -193,20 +193,17 @@ class Scheduler:
     def _follow(self, group: Group) -> None:
         """Have an attempt made, and know of it until it is over."""
         attempt = Deferred.fromCoroutine(self._attempt(group))
-        attempt.addErrback(lambda failure: _log.failure("an attempt could not be recorded", failure))
         self._attempts.add(attempt)
         attempt.addCallback(lambda _: self._attempts.discard(attempt))
 
     async def _attempt(self, group: Group) -> None:
-        try:
-            report = await self._send(group)
-            self._lines.sent(group)
-            self._begin()
-            if report:
-                await self._record(group, settle(group.due, report, self._plan, now=self._wall_clock()))
-        finally:
-            self._lines.leave(group)
-            self.wake()
+        report = await self._send(group)
+        self._lines.sent(group)
+        self._begin()
+        if report:
+            await self._record(group, report)
+        self._lines.leave(group)
+        self.wake()
 
     async def _send(self, group: Group) -> Report | None:
         """The courier's report; C{None} if we interrupted it."""
@@ -223,12 +220,19 @@ class Scheduler:
             return _deferred_by_bug(group.due)
         return report
 
-    async def _record(self, group: Group, results: tuple[Result, ...]) -> None:
+    async def _record(self, group: Group, report: Report) -> None:
         now = self._wall_clock()
-        notice = self._notice(group.due, results, now)
-        work = partial(self._spool.record, results, now=now, lane=group.courier.key, bounce=notice)
-        if await self._persist(work):
-            _log_results(group.due, results, notice)
+        results = settle(group.due, report, self._plan, now=now)
+        try:
+            notice = self._notice(group.due, results, now)
+            work = partial(self._spool.record, results, now=now, lane=group.courier.key, bounce=notice)
+            if await self._persist(work):
+                _log_results(group.due, results, notice)
+        except Exception:  # noqa: BLE001 - a bug of ours; the next start releases what it left claimed
+            _log.failure(
+                "message {message_id}: what became of it could not be recorded",
+                event="record_broken", message_id=group.due.message_id,
+            )  # fmt: skip
 
     def _notice(self, due: Due, results: tuple[Result, ...], now: float) -> NewMessage | None:
         """The bounce, if one is due."""
