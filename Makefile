@@ -91,4 +91,4 @@ $(TWISTED_NAMES): $(INSTALLED_DEV)
 
 clean:
 	rm -rf .venv build dist *.egg-info docs/_build .mypy_cache .ruff_cache .hypothesis _trial_temp* twisted/plugins/dropin.cache
-	find pymail_tx twisted tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
+	find . -name __pycache__ -type d -exec rm -rf {} +
