@@ -14,8 +14,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pymail_tx.core.outcome import Outcome, Peer, Status, by_reason
 from pymail_tx.spool.interface import (
@@ -383,6 +386,34 @@ class CloseTests(SpoolTestCase):
     def test_closing_twice_is_closing_once(self) -> None:
         self.got(self.spool.close())
         self.got(self.spool.close())
+
+
+class ThreadTests(TestCase):
+    timeout = 30
+
+    def test_with_real_threads_every_message_goes_in_and_out_once(self) -> Deferred[None]:
+        pool = ThreadPool(1, 1)
+        pool.start()
+        self.addCleanup(pool.stop)
+        spool = SQLiteSpool.open(
+            f"{self.mktemp()}/spool.sqlite",
+            run_in_thread=pool.callInThread,
+            call_in_caller=IReactorFromThreads(reactor).callFromThread,
+        )
+        return Deferred.fromCoroutine(self.in_and_out(spool))
+
+    async def in_and_out(self, spool: SQLiteSpool) -> None:
+        numbers = await gatherResults([spool.accept(message(), now=NOW) for _ in range(200)])
+        self.assertEqual(len(set(numbers)), 200)
+        claims = await gatherResults([spool.claim(now=NOW, limit=60, max_octets=1_000_000) for _ in range(4)])
+        claimed = [due for claim in claims for due in claim]
+        self.assertEqual(sorted(due.message_id for due in claimed), sorted(numbers))
+        for due in claimed:
+            [delivery_id] = due.delivery_ids
+            done = Result(delivery_id=delivery_id, outcome=outcome(Status.DELIVERED), next_attempt_at=None)
+            await spool.record([done], now=NOW)
+        self.assertEqual(await spool.release(now=NOW), 0)
+        await spool.close()
 
 
 CRASHING_RELAY = """
