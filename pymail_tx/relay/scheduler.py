@@ -144,6 +144,9 @@ class Scheduler:
         except SpoolError as problem:
             self._spool_failed(problem)
             return SPOOL_RETRY_S
+        except Exception:  # noqa: BLE001 - a bug, or a spool that somebody tampered with: told, and no reason to end
+            _log.failure("what is due cannot be claimed", event="claim_broken")
+            return LONGEST_REST_S
         self._spool_works()
         if claimed:
             await self._take(claimed)

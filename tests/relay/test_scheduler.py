@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
 from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Outcome, Peer, Report, Status, by_reason, by_reply
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.retry import DEFAULT_PLAN
@@ -462,6 +463,17 @@ class BrokenSpoolTests(SchedulerTestCase):
         self.assertEqual(self.courier.sends, [])
         self.mend_spool()
         self.pass_time(SPOOL_RETRY_S, step=1)
+        self.assertEqual([r for _, r in self.courier.sends], [("bob@example.net",)])
+
+    def test_a_row_that_cannot_be_read_is_told_and_does_not_end_the_loop(self) -> None:
+        self.start()
+        self.got(self.spool.accept(message("bob@example.net"), now=self.now()))
+        self.sql(["UPDATE messages SET sender = 'no address'"])
+        self.scheduler.wake()
+        self.turns.run()
+        self.assertEqual(len(self.flushLoggedErrors(BadArgument)), 1)
+        self.sql(["UPDATE messages SET sender = ''"])
+        self.pass_time(60)
         self.assertEqual([r for _, r in self.courier.sends], [("bob@example.net",)])
 
     def test_a_start_on_a_broken_spool_waits_for_it(self) -> None:
