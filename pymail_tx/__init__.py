@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pymail_tx.core.reply import Reply
     from pymail_tx.core.sasl import Credentials
     from pymail_tx.core.secret import Secret
+    from pymail_tx.net.agent import SMTPAgent
     from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
     from pymail_tx.net.tls import ClientTLS
 
@@ -44,6 +45,7 @@ __all__ = [
     "Recipient",
     "Reply",
     "Report",
+    "SMTPAgent",
     "SMTPClient",
     "SMTPClientFactory",
     "Secret",
@@ -57,6 +59,7 @@ _ROOMS = {
     "core.reply": ("Reply",),
     "core.sasl": ("Credentials",),
     "core.secret": ("Secret",),
+    "net.agent": ("SMTPAgent",),
     "net.protocol": ("SMTPClient", "SMTPClientFactory"),
     "net.tls": ("ClientTLS",),
 }

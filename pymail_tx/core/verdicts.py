@@ -103,9 +103,7 @@ class Verdicts:
     def _reply(self, index: int, reply: Reply) -> None:
         self._given[index] = by_reply(self._address(index), reply, self.peer)
 
-    def _own(
-        self, index: int, status: Status, reason: str, reply: Reply | None, *, uncertain: bool = False
-    ) -> Outcome:
+    def _own(self, index: int, status: Status, reason: str, reply: Reply | None, *, uncertain: bool = False) -> Outcome:
         outcome = by_reason(self._address(index), status, reason, self.peer, uncertain=uncertain)
         return evolve(outcome, reply=reply)
 

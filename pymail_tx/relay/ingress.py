@@ -27,7 +27,7 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.protocol import ServerFactory, connectionDone
@@ -39,22 +39,18 @@ from zope.interface import implementer
 from pymail_tx.core.address import Mailbox
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.routes import Routes, Scheme
+from pymail_tx.relay.arguments import MAIL_PARAMETERS, Refused, Transaction, no_argument, path_and_parameters
+from pymail_tx.relay.incoming import MAX_MESSAGE_OCTETS, Content
 from pymail_tx.spool.interface import NewMessage, Spool, SpoolError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
-
-MAX_MESSAGE_OCTETS = 52_428_800
-"""50 MiB, header and body, dots not doubled (RFC 1870 §3). A message is held in memory while it comes in."""
 
 MAX_RECIPIENTS = 1_000
 """Of one mail transaction. RFC 5321 §4.5.3.1.8 promises 100; clients split at 452."""
 
 MAX_COMMAND_OCTETS = 2_048
 """A command line with its CRLF. RFC 5321 §4.5.3.1.4 has 512, extensions add; a path alone may have 1,000 here."""
-
-MAX_RECEIVED_LINES = 100
-"""A message that passed more hosts is in a loop (RFC 5321 §6.3)."""
 
 MAX_BAD_COMMANDS = 20
 """Commands answered 500 to 504 or 555 in a session. Whoever gives more is not speaking SMTP."""
@@ -90,71 +86,6 @@ class ServerTransport(Protocol):
     def resumeProducing(self) -> None: ...
 
 
-@define
-class Content:
-    """
-    One message's content as it comes in behind DATA.
-
-    Works on whole chunks and holds what has come, behind the CRLF of DATA's
-    own line: so the first line needs no rule of its own.
-    """
-
-    _octets: bytearray = field(factory=lambda: bytearray(b"\r\n"))
-    _doubled: int = 0
-    _dropping: bool = False
-
-    def take(self, chunk: bytes) -> bytes | None:
-        """
-        Take the next chunk.
-
-        @return: what stands behind end of data; C{None} if that has not come.
-        """
-        octets, unsettled = self._octets, max(0, len(self._octets) - 4)
-        octets += chunk
-        at = octets.find(_END_OF_DATA, unsettled)
-        ended = at >= 0
-        # A dot counts as doubled when it is sure that it does not end the data.
-        self._doubled += octets.count(b"\r\n.", unsettled, at + 2 if ended else len(octets) - 2)
-        rest = bytes(octets[at + 5 :]) if ended else None
-        if ended:
-            del octets[at + 2 :]
-        if len(octets) - 2 - self._doubled > MAX_MESSAGE_OCTETS + (0 if ended else len(_END_OF_DATA)):
-            self._dropping = True
-        if self._dropping:
-            del octets[:-4]
-        return rest
-
-    def problem(self) -> bytes | None:
-        """The reply that refuses the content, now that it is whole; C{None} if it is fine."""
-        octets = self._octets
-        if self._dropping:
-            return b"552 5.3.4 more than %d octets are not taken" % MAX_MESSAGE_OCTETS
-        if not octets.count(b"\r") == octets.count(b"\n") == octets.count(b"\r\n"):
-            return b"550 5.6.0 a CR or LF that is not part of a CRLF is not taken (RFC 5321 2.3.8)"
-        header = octets[: octets.find(b"\r\n\r\n")] if b"\r\n\r\n" in octets else octets
-        if header.lower().count(b"\r\nreceived:") > MAX_RECEIVED_LINES:
-            return b"554 5.4.6 more than %d Received lines: the message is in a loop" % MAX_RECEIVED_LINES
-        return None
-
-    def message(self, received: bytes) -> bytes:
-        """
-        The content, dots not doubled.
-
-        @param received: a header line to go before it.
-        """
-        octets = self._octets.replace(b"\r\n.", b"\r\n") if self._doubled else self._octets
-        if _HEADER.match(octets, 2):
-            return b"".join((received, memoryview(octets)[2:]))
-        # Without a header of its own, what there is must not become part of ours.
-        return b"".join((received, octets))
-
-
-_END_OF_DATA = b"\r\n.\r\n"
-
-_HEADER = re.compile(rb"[!-9;-~]+[ \t]*:|\r\n")
-"""A header line's name (RFC 5322 §2.2, §4.5.3), or the empty line that ends a header."""
-
-
 class _State(enum.Enum):
     """Where a session is; the value tells a client what is missing."""
 
@@ -163,23 +94,6 @@ class _State(enum.Enum):
     TRANSACTION = "no recipient yet, say RCPT first"
     ADDRESSED = "a mail transaction is under way"
     CLOSING = "the session is over"
-
-
-@define
-class _Transaction:
-    """A mail transaction under way."""
-
-    sender: str
-    utf8: bool
-    recipients: dict[str, None] = field(factory=dict)
-
-
-@frozen
-class _Refused(Exception):
-    """A command's answer is this reply."""
-
-    reply: bytes
-    is_bad_command: bool = True
 
 
 @implementer(IPushProducer)
@@ -204,7 +118,7 @@ class SMTPServer(LineReceiver):
         self._state = _State.GREETED
         self._name = b""
         self._extended = False
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._content = Content()
         self._raw: Callable[[bytes], None] = self._content_received
         self._handed_back = b""
@@ -274,7 +188,7 @@ class SMTPServer(LineReceiver):
         self._half_crlf = b"\r" if end < 0 and data.endswith(b"\r") else b""
         if end >= 0:
             self._to_commands(data[end + 2 :])
-            self._refuse(_Refused(b"500 5.5.2 a command line has at most %d octets" % MAX_COMMAND_OCTETS))
+            self._refuse(Refused(b"500 5.5.2 a command line has at most %d octets" % MAX_COMMAND_OCTETS))
 
     def _to_raw(self, taker: Callable[[bytes], None]) -> None:
         self._raw = taker
@@ -292,23 +206,23 @@ class SMTPServer(LineReceiver):
             return
         try:
             self._command(line)
-        except _Refused as refused:
+        except Refused as refused:
             self._refuse(refused)
 
     def _command(self, line: bytes) -> None:
         if _CONTROLS.search(line):
-            raise _Refused(b"500 5.5.2 control characters are no part of a command")
+            raise Refused(b"500 5.5.2 control characters are no part of a command")
         name, _, argument = line.strip(b" ").partition(b" ")
         verb = name.upper()
         handlers = _COMMANDS.get(verb)
         if handlers is None:
-            raise _Refused(_NOT_HERE.get(verb, b"500 5.5.2 unknown command"))
+            raise Refused(_NOT_HERE.get(verb, b"500 5.5.2 unknown command"))
         handler = handlers.get(self._state)
         if handler is None:
-            raise _Refused(b"503 5.5.1 " + self._state.value.encode())
+            raise Refused(b"503 5.5.1 " + self._state.value.encode())
         handler(self, argument.strip(b" "))
 
-    def _refuse(self, refused: _Refused) -> None:
+    def _refuse(self, refused: Refused) -> None:
         self._bad_commands += refused.is_bad_command
         if self._bad_commands > MAX_BAD_COMMANDS:
             self._close(b"421 4.7.0 too many bad commands")
@@ -328,17 +242,17 @@ class SMTPServer(LineReceiver):
 
     def _hello(self, argument: bytes, *, extended: bool) -> None:
         if not argument:
-            raise _Refused(b"501 5.5.4 a name must follow")
+            raise Refused(b"501 5.5.4 a name must follow")
         self._name, self._extended = argument, extended
         self._reset()
 
     def _mail(self, argument: bytes) -> None:
-        path, parameters = _path(argument, b"FROM", b"501 5.1.7")
-        transaction = _Transaction("", utf8=False)
+        path, parameters = path_and_parameters(argument, b"FROM", b"501 5.1.7")
+        transaction = Transaction("", utf8=False)
         for key, value in parameters.items():
-            parameter = _MAIL_PARAMETERS.get(key) if self._extended else None
+            parameter = MAIL_PARAMETERS.get(key) if self._extended else None
             if parameter is None:
-                raise _Refused(b"555 5.5.4 a parameter that is not known here")
+                raise Refused(b"555 5.5.4 a parameter that is not known here")
             parameter(transaction, value)
         transaction.sender = self._mailbox(path, transaction, b"501 5.1.7") if path else ""
         self._transaction, self._state = transaction, _State.TRANSACTION
@@ -346,9 +260,9 @@ class SMTPServer(LineReceiver):
 
     def _rcpt(self, argument: bytes) -> None:
         assert self._transaction is not None
-        path, parameters = _path(argument, b"TO", b"501 5.1.3")
+        path, parameters = path_and_parameters(argument, b"TO", b"501 5.1.3")
         if parameters:
-            raise _Refused(b"555 5.5.4 a parameter that is not known here")
+            raise Refused(b"555 5.5.4 a parameter that is not known here")
         if path.lower() == b"postmaster":
             path += b"@" + self._relay.hostname  # RFC 5321 §4.1.1.3
         self._admit(self._mailbox(path, self._transaction, b"501 5.1.3"), self._transaction.recipients)
@@ -358,33 +272,33 @@ class SMTPServer(LineReceiver):
     def _admit(self, address: str, recipients: dict[str, None]) -> None:
         route = self._relay.routes.find(address.rpartition("@")[2])
         if route is None:
-            raise _Refused(b"550 5.4.4 no route leads to that domain", is_bad_command=False)
+            raise Refused(b"550 5.4.4 no route leads to that domain", is_bad_command=False)
         if route.target.scheme is Scheme.REJECT:
-            raise _Refused(b"550 5.7.1 " + route.target.text.encode(), is_bad_command=False)
+            raise Refused(b"550 5.7.1 " + route.target.text.encode(), is_bad_command=False)
         if len(recipients) == MAX_RECIPIENTS:
-            raise _Refused(b"452 4.5.3 no more than %d recipients" % MAX_RECIPIENTS, is_bad_command=False)
+            raise Refused(b"452 4.5.3 no more than %d recipients" % MAX_RECIPIENTS, is_bad_command=False)
         recipients[address] = None
 
-    def _mailbox(self, path: bytes, transaction: _Transaction, code: bytes) -> str:
+    def _mailbox(self, path: bytes, transaction: Transaction, code: bytes) -> str:
         """A path as an address; the domain in A-labels."""
         if not path.isascii() and not transaction.utf8:
-            raise _Refused(b"553 5.6.7 an address that is not ASCII needs SMTPUTF8 in MAIL")
+            raise Refused(b"553 5.6.7 an address that is not ASCII needs SMTPUTF8 in MAIL")
         try:
             mailbox = Mailbox.parse("address", path.decode())
         except (BadArgument, UnicodeDecodeError):
-            raise _Refused(code + b" that is no address") from None
+            raise Refused(code + b" that is no address") from None
         if not mailbox.domain:
-            raise _Refused(code + b" the address has no domain")
+            raise Refused(code + b" the address has no domain")
         return str(mailbox)
 
     def _data(self, argument: bytes) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._content = Content()
         self._to_raw(self._content_received)
         self._say(b"354 go on, end with a dot alone on a line")
 
     def _rset(self, argument: bytes) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         if self._state is not _State.GREETED:
             self._reset()
         self._say(b"250 2.0.0 ok")
@@ -397,11 +311,11 @@ class SMTPServer(LineReceiver):
 
     def _vrfy(self, argument: bytes) -> None:
         if not argument:
-            raise _Refused(b"501 5.5.4 an address must follow")
+            raise Refused(b"501 5.5.4 an address must follow")
         self._say(b"252 2.5.0 send it, and see (RFC 5321 3.5.3)")
 
     def _quit(self, argument: bytes) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._close(b"221 2.0.0 " + self._relay.hostname)
 
     def _reset(self) -> None:
@@ -459,7 +373,7 @@ class SMTPServer(LineReceiver):
         elif not self._pauses:
             self._go_on()
 
-    def _received(self, transaction: _Transaction) -> bytes:
+    def _received(self, transaction: Transaction) -> bytes:
         """The trace of this hop (RFC 5321 §4.4, RFC 6531 §3.7.3)."""
         relay = self._relay
         protocol = b"UTF8SMTP" if transaction.utf8 else b"ESMTP" if self._extended else b"SMTP"
@@ -560,65 +474,6 @@ _STOPPING = b"421 4.3.2 the relay is stopping"
 
 _CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 _NOT_IN_NAME = re.compile(rb"[^A-Za-z0-9._:\[\]-]")
-_PATH = re.compile(
-    rb"""
-    (FROM|TO) : [ ]*
-    < (?: @[^:>]*: )? ( (?: "(?:[^"\\]|\\.)*" | [^">] )* ) >
-    (?: [ ]+ (.*) )? \Z
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def _path(argument: bytes, keyword: bytes, code: bytes) -> tuple[bytes, Mapping[bytes, bytes | None]]:
-    """
-    What stands behind MAIL or RCPT: the path without brackets and source route
-    (RFC 5321 §4.1.1.3), and the parameters, their keys in capitals.
-    """
-    found = _PATH.match(argument)
-    if not found or found[1].upper() != keyword:
-        raise _Refused(code + b" " + keyword + b":<address> must follow")
-    parameters: dict[bytes, bytes | None] = {}
-    for parameter in (found[3] or b"").split():
-        key, equals, value = parameter.partition(b"=")
-        if key.upper() in parameters:
-            raise _Refused(b"501 5.5.4 a parameter twice")
-        parameters[key.upper()] = value if equals else None
-    return found[2], parameters
-
-
-def _no_argument(argument: bytes) -> None:
-    if argument:
-        raise _Refused(b"501 5.5.4 nothing may follow")
-
-
-def _size_parameter(transaction: _Transaction, value: bytes | None) -> None:
-    """RFC 1870 §4: up to 20 digits."""
-    if value is None or not value.isdigit() or len(value) > 20:
-        raise _Refused(b"501 5.5.4 SIZE=octets")
-    if int(value) > MAX_MESSAGE_OCTETS:
-        reply = b"552 5.3.4 more than %d octets are not taken" % MAX_MESSAGE_OCTETS
-        raise _Refused(reply, is_bad_command=False)
-
-
-def _body_parameter(transaction: _Transaction, value: bytes | None) -> None:
-    """RFC 6152 §2. What the next server can take is the client's business there, so nothing is noted."""
-    if value is None or value.upper() not in (b"7BIT", b"8BITMIME"):
-        raise _Refused(b"501 5.5.4 BODY=7BIT or BODY=8BITMIME")
-
-
-def _utf8_parameter(transaction: _Transaction, value: bytes | None) -> None:
-    """RFC 6531 §3.4."""
-    if value is not None:
-        raise _Refused(b"501 5.5.4 SMTPUTF8 has no value")
-    transaction.utf8 = True
-
-
-_MAIL_PARAMETERS: Mapping[bytes, Callable[[_Transaction, bytes | None], None]] = {
-    b"SIZE": _size_parameter,
-    b"BODY": _body_parameter,
-    b"SMTPUTF8": _utf8_parameter,
-}
 
 
 def _ascii(text: str) -> bytes:

@@ -110,12 +110,12 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def parseArgs(self, *surplus: str) -> None:
-        """See L{usage.Options}: everything is an option here."""
+        """See L{Options <twisted.python.usage.Options>}: everything is an option here."""
         if surplus:
             raise usage.UsageError(f"{shown(surplus[0])!r} is no option; a value with a blank needs quotes")
 
     def postOptions(self) -> None:
-        """See L{usage.Options}."""
+        """See L{Options <twisted.python.usage.Options>}."""
         if not self._routes:
             raise BadArgument(
                 "route",
@@ -131,7 +131,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
-        See L{usage.Options}.
+        See L{Options <twisted.python.usage.Options>}.
 
         @raise SystemExit: with one line where Twisted would print a page.
         """
@@ -143,7 +143,7 @@ class Options(usage.Options):
             raise complaint(f"{problem}; twistd pymail-tx --help tells all options") from None
 
     def getUsage(self, width: int | None = None) -> str:
-        """See L{usage.Options}."""
+        """See L{Options <twisted.python.usage.Options>}."""
         return super().getUsage(width) + _EXAMPLES
 
 

@@ -1,11 +1,11 @@
 """
-The scheduler: claims what is due, has couriers carry it, records what became of it.
+The scheduler: claims what is due, has couriers carry it, records what became of it::
 
     NEW --start--> RUNNING --stop--> STOPPING --all attempts over--> STOPPED
 
 While it runs, one loop looks for due deliveries, lines them up by courier, and
 rests until the next is due or somebody wakes it: the ingress after an accept,
-an attempt when it ends. Each attempt is a coroutine of its own:
+an attempt when it ends. Each attempt is a coroutine of its own::
 
     send (the courier's part) -> settle (relay.attempt) -> record, with the bounce
 

@@ -1,5 +1,5 @@
 """
-The composition root: settings become a running relay.
+The composition root: settings become a running relay::
 
     clients -> ingress -> spool <-> scheduler -> couriers -> servers, maildirs
 

@@ -4,7 +4,7 @@ What a spool promises, whichever database stands behind it.
 A spool keeps messages (an envelope and its content) and one delivery for each
 recipient. A delivery waits, is claimed for an attempt, and ends delivered or
 failed; states only move forward, a deferred attempt back to waiting is the one
-exception:
+exception::
 
     accept --> waiting --claim--> claimed --record--> delivered | failed
                   ^                  |

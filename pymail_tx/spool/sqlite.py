@@ -31,6 +31,8 @@ from pymail_tx.spool.sqlite_tables import SCHEMA_VERSION, Tables, new_epoch, sql
 APPLICATION_ID = 0x504D5458
 """C{PMTX} in the file's header, as sqlite.sql writes it."""
 
+_MAGIC = b"SQLite format 3\0"
+
 BUSY_TIMEOUT_S = 5
 """How long to wait for somebody else's write, such as an operator's at a prompt."""
 
@@ -83,6 +85,8 @@ class SQLiteSpool:
         """
         with ExitStack() as opening:
             try:
+                _make_file(path)
+                _refuse_foreign(path)
                 opening.enter_context(_only_relay(path))
                 database = opening.enter_context(_connected(path))
                 tables = Tables(database, new_epoch(database))
@@ -149,7 +153,6 @@ def _explained(path: str, problem: sqlite3.Error) -> SpoolError:
 def _only_relay(path: str) -> Iterator[None]:
     """Hold the lock that says that a relay runs on this spool. It ends with the process, however that ends."""
     lock_path = f"{os.path.realpath(path)}.lock"
-    Path(lock_path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,9 +167,25 @@ def _only_relay(path: str) -> Iterator[None]:
         yield
 
 
+def _make_file(path: str) -> None:
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would ask the umask, and open read-only
+
+
+def _refuse_foreign(path: str) -> None:
+    """
+    Before anything is put beside it: C{/etc/passwd.lock} would keep users from being added.
+
+    @raise SpoolError: the file is no database.
+    """
+    with open(path, "rb") as file:
+        magic = file.read(len(_MAGIC))
+    if magic not in (b"", _MAGIC):
+        raise SpoolError(f"spool {path}: file is not a database; {_ADVICE[sqlite3.SQLITE_NOTADB]}")
+
+
 @contextmanager
 def _connected(path: str) -> Iterator[sqlite3.Connection]:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would ask the umask, and open read-only
     with closing(
         sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     ) as database:

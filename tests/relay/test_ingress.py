@@ -19,8 +19,9 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.core.routes import MAX_REJECT_OCTETS, Routes
-from pymail_tx.relay import ingress
-from pymail_tx.relay.ingress import Content, IngressFactory, SMTPServer
+from pymail_tx.relay import incoming, ingress
+from pymail_tx.relay.incoming import Content
+from pymail_tx.relay.ingress import IngressFactory, SMTPServer
 from pymail_tx.spool.interface import Due
 from pymail_tx.spool.sqlite import SQLiteSpool
 
@@ -433,7 +434,7 @@ class Limits(IngressCase):
             self.assertEqual(session.codes(b".\r\nNOOP\r\n"), [code, "250 2.0.0"])
 
     def test_the_limit_of_a_message_counts_dots_once_however_it_comes(self) -> None:
-        self.patch(ingress, "MAX_MESSAGE_OCTETS", 20)
+        self.patch(incoming, "MAX_MESSAGE_OCTETS", 20)
         for surplus, problem in ((b"", None), (b"x", b"552 5.3.4")):
             wire = b"..\r\n...x\r\n..\r\nxxxxxxx" + surplus + b"\r\n.\r\nrest"
             for size in range(1, len(wire)):
@@ -443,7 +444,7 @@ class Limits(IngressCase):
                 self.assertEqual((content.problem() or b"")[:9], problem or b"", size)
 
     def test_what_is_too_much_is_not_kept(self) -> None:
-        self.patch(ingress, "MAX_MESSAGE_OCTETS", 1_000)
+        self.patch(incoming, "MAX_MESSAGE_OCTETS", 1_000)
         content = Content()
         for _ in range(1_000):
             content.take(b"x" * 998 + b"\r\n")

@@ -331,6 +331,12 @@ class OpenTests(SpoolTestCase):
         Path(path).write_bytes(b"not a database, " * 100)
         self.assertIn("file is not a database; name another file", self.refusal(path))
 
+    def test_beside_what_is_no_database_nothing_is_put(self) -> None:
+        path = str(Path(self.mktemp()).with_name("passwd"))
+        Path(path).write_bytes(b"root:x:0:0:root:/root:/bin/bash\n")
+        self.refusal(path)
+        self.assertEqual([file.name for file in Path(path).parent.glob("passwd*")], ["passwd"])
+
     def test_a_damaged_file_is_refused(self) -> None:
         self.closed(self.spool)
         octets = bytearray(Path(self.path).read_bytes())
