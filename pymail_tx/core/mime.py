@@ -26,6 +26,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from attrs import define, field, frozen
 
@@ -150,7 +151,7 @@ class _Header:
     @classmethod
     def read(cls, message: bytes, place: _Place) -> _Header:
         end, body = _header_ends(message, place)
-        found = list(_MIME_FIELD.finditer(message, place.start, end))
+        found = list(islice(_MIME_FIELD.finditer(message, place.start, end), 4))  # among four, one stands there twice
         fields = {one[1].lower(): _Field(one.start(), one.end(), one[2].strip()) for one in found}
         problem = "a MIME header field that stands there twice" if len(fields) < len(found) else ""
         if _NO_FIELD.search(message, place.start, end):
@@ -169,8 +170,8 @@ class _Header:
         """The parameter of that name, if there is one and all readers will see the same."""
         value = self.fields[_TYPE].value
         found = _MEDIA_TYPE.match(value)
-        named = []
-        while found:
+        named: list[bytes] = []
+        while found and len(named) < 2:
             position = found.end()
             found = _PARAMETER.match(value, position)
             if found and found[1].lower() == b"boundary":
