@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pymail_tx.core.errors import BadArgument, ProtocolViolation
+from pymail_tx.core.reply import Reply
 from pymail_tx.core.secret import Secret
 
 MAX_ROUNDS = 8
@@ -21,6 +22,12 @@ MAX_ROUNDS = 8
 
 MAX_INITIAL_LINE_OCTETS = 512
 """An AUTH command with its initial response and CRLF; a longer response waits for its 334 (RFC 4954 §4)."""
+
+WITHHELD = "(words that hold a secret are withheld)"
+"""In the place of a server's words that quote what it was told in confidence."""
+
+_GIVES_AWAY_CHARACTERS = 8
+"""So much of an encoded response gives it away: servers cut what they quote. PLAIN's begins with the user's name."""
 
 Mechanism = Generator[bytes, bytes, None]
 
@@ -30,7 +37,8 @@ class Credentials:
     """
     @ivar user: the authentication identity.
     @ivar password: never shown, not even in a repr.
-    @raise BadArgument: NUL stands in one of them (RFC 4616 §2).
+    @raise BadArgument: NUL (RFC 4616 §2) or a lone surrogate, which has no
+        octets, stands in one of them.
     """
 
     user: str
@@ -38,8 +46,8 @@ class Credentials:
 
     def __attrs_post_init__(self) -> None:
         for name, value in (("user", self.user), ("password", self.password.reveal())):
-            if "\0" in value:
-                raise BadArgument(name, "NUL cannot be sent")
+            if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+                raise BadArgument(name, "NUL and lone surrogates cannot be sent")
 
 
 def plain(credentials: Credentials) -> Mechanism:
@@ -62,3 +70,27 @@ def decode(challenge: str) -> bytes:
         return base64.b64decode(challenge.strip(), validate=True)
     except (binascii.Error, ValueError):
         raise ProtocolViolation("a challenge that is no base64") from None
+
+
+def plain_secrets(credentials: Credentials) -> tuple[Secret, ...]:
+    """What gives PLAIN's response away, for L{gives_away}."""
+    password = credentials.password.reveal()
+    response = encode(next(plain(credentials))).decode("ascii")
+    forms = (password, encode(password.encode()).decode("ascii").rstrip("="), response[:_GIVES_AWAY_CHARACTERS])
+    return tuple(Secret(form) for form in forms if form)
+
+
+def gives_away(text: str, secrets: Sequence[Secret]) -> bool:
+    """Whether one of the secrets is in the text, in capitals or not: some servers repeat a command in capitals."""
+    folded = text.casefold() if secrets else ""
+    return any(secret.reveal().casefold() in folded for secret in secrets)
+
+
+def without_secrets(reply: Reply, secrets: Sequence[Secret]) -> Reply:
+    """
+    The reply, with nothing left of its words but the enhanced status code if
+    they give a secret away, also one that goes on from line to line.
+    """
+    if not (gives_away("".join(reply.lines), secrets) or gives_away(" ".join(reply.lines), secrets)):
+        return reply
+    return evolve(reply, lines=(f"{reply.enhanced} {WITHHELD}" if reply.enhanced else WITHHELD,))

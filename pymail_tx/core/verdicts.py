@@ -36,14 +36,13 @@ class Verdicts:
     _too_many: list[tuple[int, Reply]] = field(factory=list)
 
     @property
-    def accepted(self) -> list[int]:
-        """Recipients whose RCPT was accepted in the transaction under way."""
-        return self._accepted
-
-    @property
     def open(self) -> list[int]:
         """Recipients without a verdict."""
-        return [index for index in range(len(self.envelope.recipients)) if index not in self._given]
+        return [index for index in range(len(self.envelope.recipients)) if self.is_open(index)]
+
+    def is_open(self, index: int) -> bool:
+        """Whether the recipient has no verdict."""
+        return index not in self._given
 
     def rcpt(self, index: int, reply: Reply) -> None:
         """The reply to a recipient's RCPT came."""

@@ -23,6 +23,10 @@ The rules of the house:
   4. Cancelling a command that was sent closes the connection, since what is on
      the wire cannot be taken back. The cancelled Deferred fails with CancelledError,
      the others with L{SessionLost}.
+  5. Octets that came before a command was written are never its reply: what
+     arrives together is looked through whole before anybody hears of it.
+  6. Once credentials were given, words of the server that hold them are
+     withheld, in replies and in errors.
 """
 
 from __future__ import annotations
@@ -62,6 +66,7 @@ from pymail_tx.core.errors import (
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.outcome import Peer, Report, TLSFacts
 from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
+from pymail_tx.core.secret import Secret
 from pymail_tx.core.state import State, after, hoped_after
 
 if TYPE_CHECKING:
@@ -117,6 +122,7 @@ class SMTPClient(LineReceiver):
     @ivar tls: the session's TLS, C{None} as long as it is plain text.
     @ivar ended_by: why the session is over; C{None} while it lasts and after a
         QUIT that was answered.
+    @ivar in_doubt: the end of data was written, and its reply has not come.
     """
 
     transport: SessionTransport  # type: ignore[assignment]  # narrower than ITransport, and there once connected
@@ -144,6 +150,7 @@ class SMTPClient(LineReceiver):
         self.extensions = Extensions()
         self.tls: TLSFacts | None = None
         self.ended_by: SessionError | None = None
+        self.in_doubt = False
         self._clock = clock
         self._host = host
         self._timeouts_s = timeouts_s or {}
@@ -155,11 +162,14 @@ class SMTPClient(LineReceiver):
         self._greeting_reply: Reply | None = None
         self._handshake: _Exchange | None = None
         self._end_of_data: _Exchange | None = None
+        self._content_refusal: Reply | None = None
         self._waiting: deque[_Exchange] = deque()
+        self._answered: deque[tuple[_Exchange, Reply]] = deque()
         self._unsent: deque[_Exchange] = deque()
         self._hoped: State | None = None
         self._grouping = False
         self._smtputf8 = False
+        self._secrets: tuple[Secret, ...] = ()
         self._timer: IDelayedCall | None = None
         self._due_s: float | None = None
         self._due_verb = Verb.GREETING
@@ -199,8 +209,9 @@ class SMTPClient(LineReceiver):
         @return: fires with the reply: with a 220 when the handshake is done.
             Fails with L{TLSFailed} when the handshake does.
         """
+        promise = self._say(Verb.STARTTLS, b"STARTTLS")
         self._tls_to_start = creator
-        return self._say(Verb.STARTTLS, b"STARTTLS")
+        return promise
 
     def authenticate(self, credentials: sasl.Credentials) -> Deferred[Reply]:
         """
@@ -209,6 +220,7 @@ class SMTPClient(LineReceiver):
 
         @return: fires with the last reply, 235 for a yes.
         """
+        self._secrets = sasl.plain_secrets(credentials)
         return Deferred.fromCoroutine(self._authenticate(b"PLAIN", sasl.plain(credentials)))
 
     def mail(self, sender: str, *parameters: str) -> Deferred[Reply]:
@@ -218,9 +230,11 @@ class SMTPClient(LineReceiver):
         @param sender: the reverse-path's mailbox, C{""} for the null one.
         @param parameters: such as C{"SIZE=1000"}, C{"SMTPUTF8"}.
         """
-        self._smtputf8 = "SMTPUTF8" in parameters
-        path = Mailbox.parse("sender", sender).path(utf8=self._smtputf8) if sender else b""
-        return self._say(Verb.MAIL, path_command(Verb.MAIL, path, parameters))
+        smtputf8 = "SMTPUTF8" in parameters
+        path = Mailbox.parse("sender", sender).path(utf8=smtputf8) if sender else b""
+        promise = self._say(Verb.MAIL, path_command(Verb.MAIL, path, parameters))
+        self._smtputf8 = smtputf8
+        return promise
 
     def rcpt(self, recipient: str, *parameters: str) -> Deferred[Reply]:
         """Name a recipient of the transaction."""
@@ -300,6 +314,8 @@ class SMTPClient(LineReceiver):
         came before it, after which the session is over (RFC 5321 §4.2.5 knows
         none, servers do it).
         """
+        if self._content_refusal:
+            return succeed(self._content_refusal)
         if self._end_of_data is None:
             raise OutOfOrder(f"no content can be sent while {self.state.value}")
         if self.ended_by:
@@ -309,12 +325,17 @@ class SMTPClient(LineReceiver):
     def end_of_data(self, last: bytes = b"") -> None:
         """
         Send the lone dot. From here on a loss leaves it open whether the
-        message was accepted.
+        message was accepted. It is not sent if a reply has begun: that one
+        cannot be about the whole content, and the session is over.
 
         @param last: the rest of the content, to go out in the same write.
         """
         if self.state not in (State.CONTENT, State.NOTHING_TO_SEND) or self._end_of_data is None:
             raise OutOfOrder(f"end of data cannot be sent while {self.state.value}")
+        if self._reply_begun():
+            self._end(ProtocolViolation("a reply that nobody asked for"))
+            return
+        self.in_doubt = True
         self._waiting.append(self._end_of_data)
         self.transport.write(last + END_OF_DATA)
         self._wait_for(Verb.END_OF_DATA)
@@ -346,12 +367,17 @@ class SMTPClient(LineReceiver):
             self._write()
 
     def _say(self, verb: Verb, line: bytes) -> Deferred[Reply]:
+        if self.ended_by:
+            return fail(self.ended_by)
         hopes = hoped_after(self._hopes(), verb)
         if hopes is None:
             raise OutOfOrder(f"{verb.value} cannot be sent while {self._hopes().value}")
         exchange = _Exchange(verb, line + b"\r\n")
         self._hoped = hopes
-        self._unsent.append(exchange)
+        if self.state is State.SASL:
+            self._unsent.appendleft(exchange)  # other commands wait for the end of the authentication
+        else:
+            self._unsent.append(exchange)
         promise = self._promise(exchange)
         self._write()
         return promise
@@ -376,6 +402,8 @@ class SMTPClient(LineReceiver):
                 yield exchange.verb
 
     def _promise(self, exchange: _Exchange) -> Deferred[Reply]:
+        if exchange.fired:
+            raise OutOfOrder(f"somebody waits for the reply to {exchange.verb.value} already")
         exchange.fired = Deferred(lambda fired: self._cancel(exchange))
         return exchange.fired
 
@@ -413,17 +441,16 @@ class SMTPClient(LineReceiver):
         line = b"AUTH " + name + b" " + sasl.encode(response)
         held_back = len(line) + 2 > sasl.MAX_INITIAL_LINE_OCTETS
         reply = await self._say(Verb.AUTH, b"AUTH " + name if held_back else line)
-        for _ in range(sasl.MAX_ROUNDS):
-            if reply.severity != 3:
-                return reply
+        rounds, gave_up = 0, False
+        while reply.severity == 3 and rounds < sasl.MAX_ROUNDS:
             answer = _encoded_response(mechanism, reply, response if held_back else None)
-            held_back = False
+            rounds, held_back, gave_up = rounds + 1, False, answer == b"*"
             reply = await self._say(Verb.AUTH, answer)
-            if answer == b"*" and reply.severity == 2:
-                break
-        error = ProtocolViolation("authentication that does not end as it should")
-        self._end(error)
-        raise error
+        if reply.severity == 3 or (gave_up and reply.severity == 2):
+            error = ProtocolViolation("authentication that does not end as it should")
+            self._end(error)
+            raise error
+        return reply
 
     # Replies on their way in
 
@@ -433,7 +460,7 @@ class SMTPClient(LineReceiver):
             # Write, write, read against a delayed acknowledgement costs 40 ms with Nagle's algorithm.
             self.transport.setTcpNoDelay(True)
         self._waiting.append(self._greeting)
-        if self._tls_to_start:
+        if self.state is State.HANDSHAKE:
             self._start_tls()
         else:
             self._wait_for(Verb.GREETING)
@@ -445,29 +472,46 @@ class SMTPClient(LineReceiver):
                 super().dataReceived(self._held + data[start : start + SLICE_OCTETS])  # type: ignore[no-untyped-call]
                 self._held = self.clearLineBuffer()  # type: ignore[no-untyped-call]
                 self._look_at_rest(more=start + SLICE_OCTETS < len(data))
+        self._tell()
 
     def _look_at_rest(self, *, more: bool) -> None:
         if self.state is State.SECURING:
-            if self._held or self._reader.inside or more:
+            if self._reply_begun() or more:
                 # Octets from before TLS must never be taken for octets from inside it (RFC 3207 §6).
                 self._end(ProtocolViolation("data behind the reply to STARTTLS"))
             else:
                 self._start_tls()
         elif b"\n" in self._held or b"\r" in self._held[:-1] or b"\0" in self._held:
             self._end(ProtocolViolation("a reply line that does not end in CRLF"))
+        elif self._reply_begun() and not self._waiting and self.state is not State.CONTENT:
+            self._end(ProtocolViolation("a reply that nobody asked for"))
+
+    def _reply_begun(self) -> bool:
+        return bool(self._held) or self._reader.inside
 
     def lineReceived(self, line: bytes) -> None:
         """See L{LineReceiver}."""
-        if self.state is State.CLOSED:
-            return
+        if self.state is not State.CLOSED:
+            violation = self._heed(line)
+            if violation:
+                self._end(violation)
+
+    def _heed(self, line: bytes) -> ProtocolViolation | None:
         try:
             if self.state is State.SECURING:
                 raise ProtocolViolation("data behind the reply to STARTTLS")
             reply = self._reader.line(line)
             if reply:
-                self._replied(reply)
+                self._replied(self._without_secrets(reply))
         except ProtocolViolation as violation:
-            self._end(violation)
+            if sasl.gives_away(line.decode("utf-8", "backslashreplace"), self._secrets):
+                return ProtocolViolation(f"not an SMTP reply: {sasl.WITHHELD}")
+            return violation
+        return None
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        is_challenge = reply.severity == 3 and self._waiting and self._waiting[0].verb is Verb.AUTH
+        return reply if is_challenge else sasl.without_secrets(reply, self._secrets)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """See L{LineReceiver}."""
@@ -483,27 +527,34 @@ class SMTPClient(LineReceiver):
         self._waiting.popleft()
         if answer is Answer.REFUSED or not self._waiting:
             self._hoped = None
-        self._wait_for(self._waiting[0].verb if self._waiting else None)
+        if self.state is not State.CLOSED:  # QUIT's deadline is for the closing as well
+            self._wait_for(self._waiting[0].verb if self._waiting else None)
         if exchange.verb in _LEARNING:
             _LEARNING[exchange.verb](self, reply, answer)
-        if reply.code == 421:
-            self._end(SessionLost(f"the server closed the session: {reply}", reply), (exchange, reply))
-            return
         if self.state is not State.SECURING:
-            exchange.reply(reply)
+            self._answered.append((exchange, reply))
         else:
             self._handshake = exchange
-        self._write()
+        if reply.code == 421:
+            self._end(SessionLost(f"the server closed the session: {reply}", reply))
 
     def _unasked(self, reply: Reply) -> None:
-        exchange = self._end_of_data
-        if exchange and reply.severity in (4, 5) and self.state is State.CONTENT:
+        if reply.severity in (4, 5) and self.state is State.CONTENT and self._end_of_data:
             # Refused while the content still flows: the dot must never be sent.
-            self._end(SessionLost(f"the server refused the content: {reply}", reply), (exchange, reply))
+            self._content_refusal = reply
+            self._answered.append((self._end_of_data, reply))
+            self._end(SessionLost(f"the server refused the content: {reply}", reply))
         elif reply.code == 421:
             self._end(SessionLost(f"the server closed the session: {reply}", reply))
         else:
             self._end(ProtocolViolation(f"a reply that nobody asked for: {reply}"))
+
+    def _tell(self) -> None:
+        """Hand out the replies that came, and write what may be written now."""
+        while self._answered:
+            exchange, reply = self._answered.popleft()
+            exchange.reply(reply)
+        self._write()
 
     def _learn_greeting(self, reply: Reply, answer: Answer) -> None:
         self._greeting_reply = reply
@@ -521,9 +572,11 @@ class SMTPClient(LineReceiver):
             self._end_of_data = _Exchange(Verb.END_OF_DATA)
             self._wait_for(Verb.CONTENT)
 
+    def _forget_content(self, reply: Reply, answer: Answer) -> None:
+        self._end_of_data, self.in_doubt = None, False
+
     def _say_good_bye(self, reply: Reply, answer: Answer) -> None:
-        self._wait_for(Verb.QUIT)  # a peer that never finishes its TLS closure is cut off then
-        self.transport.loseConnection()
+        self.transport.loseConnection()  # a peer that never finishes its TLS closure is cut off when QUIT's time is up
 
     # TLS
 
@@ -596,8 +649,8 @@ class SMTPClient(LineReceiver):
 
     # The one way a session ends early
 
-    def _end(self, error: SessionError, answered: tuple[_Exchange, Reply] | None = None) -> None:
-        """Close, then tell everybody who waits; C{answered} got its reply before the end."""
+    def _end(self, error: SessionError) -> None:
+        """Close, then tell everybody who waits; replies that came before the end are replies."""
         if self.state is not State.CLOSED:
             self.state, self.ended_by = State.CLOSED, error
         if not self._connection_lost:
@@ -606,8 +659,7 @@ class SMTPClient(LineReceiver):
         broken = [self._handshake, self._greeting, *self._waiting, self._end_of_data, *self._unsent]
         self._waiting.clear()
         self._unsent.clear()
-        if answered:
-            answered[0].reply(answered[1])
+        self._tell()
         for exchange in broken:
             if exchange:
                 exchange.fail(error)
@@ -618,6 +670,7 @@ _LEARNING: dict[Verb, Callable[[SMTPClient, Reply, Answer], None]] = {
     Verb.EHLO: SMTPClient._learn_extensions,
     Verb.HELO: SMTPClient._forget_extensions,
     Verb.DATA: SMTPClient._expect_content,
+    Verb.END_OF_DATA: SMTPClient._forget_content,
     Verb.QUIT: SMTPClient._say_good_bye,
 }
 

@@ -32,7 +32,7 @@ BLOCK_OCTETS = 65_536
 
 async def transact(client: SMTPClient, envelope: Envelope, content: bytes) -> Report:
     """See L{SMTPClient.send}."""
-    if client.state is not State.READY:
+    if client.state is not State.READY and not client.ended_by:
         raise OutOfOrder(f"a message cannot be sent while {client.state.value}")
     verdicts = Verdicts(envelope, client.peer())
     planned = plan(envelope, content, client.extensions)
@@ -45,19 +45,16 @@ async def transact(client: SMTPClient, envelope: Envelope, content: bytes) -> Re
         if again:
             raise client.ended_by or SessionLost("the session cannot go on")
     except SessionError as error:
-        verdicts.lost(error, uncertain=transaction.dot_sent)
+        verdicts.lost(error, uncertain=client.in_doubt)
     return verdicts.report()
 
 
 class _Transaction:
     """
     MAIL to the reply to end of data, for whoever has no verdict yet.
-
-    @ivar dot_sent: the end of data was written, and its reply is not there.
     """
 
     def __init__(self, client: SMTPClient, envelope: Envelope, planned: Plan, verdicts: Verdicts) -> None:
-        self.dot_sent = False
         self._client = client
         self._envelope = envelope
         self._planned = planned
@@ -75,7 +72,7 @@ class _Transaction:
             self._verdicts.all(accepted)
         for index, replied in recipients.items():
             reply = await replied
-            if isinstance(reply, Reply) and index in self._verdicts.open:
+            if isinstance(reply, Reply) and self._verdicts.is_open(index):
                 self._verdicts.rcpt(index, reply)
         await self._send_content(_reply_in(await data))
         again = self._verdicts.transaction_over()
@@ -103,20 +100,19 @@ class _Transaction:
             self._client.end_of_data()
             await ended
         else:
-            self._verdicts.end(await self._flow())
-            self.dot_sent = False
+            replied = self._client.content_reply()
+            if self._client.state is State.CONTENT:  # it may have been refused together with the 354
+                self._flow()
+            self._verdicts.end(await replied)
 
-    async def _flow(self) -> Reply:
-        replied = self._client.content_reply()
+    def _flow(self) -> None:
         blocks = encoded(_blocks(self._planned.content))
         if len(self._planned.content) <= BLOCK_OCTETS:
-            self.dot_sent = True
             self._client.end_of_data(b"".join(blocks))
         else:
-            flow = _Flow(self._client, self, blocks)
+            flow = _Flow(self._client, blocks)
             IConsumer(self._client.transport).registerProducer(flow, True)
             flow.resumeProducing()
-        return await replied
 
 
 _Settled = Deferred[Reply | Exception]
@@ -154,9 +150,8 @@ def _blocks(content: bytes) -> Iterator[bytes]:
 class _Flow:
     """Sends blocks as fast as the transport takes them, and the dot behind the last."""
 
-    def __init__(self, client: SMTPClient, transaction: _Transaction, blocks: Iterator[bytes]) -> None:
+    def __init__(self, client: SMTPClient, blocks: Iterator[bytes]) -> None:
         self._client = client
-        self._transaction = transaction
         self._blocks = blocks
         self._paused = False
 
@@ -173,7 +168,6 @@ class _Flow:
     def _finish(self) -> None:
         self._paused = True
         IConsumer(self._client.transport).unregisterProducer()
-        self._transaction.dot_sent = True
         self._client.end_of_data()
 
     def pauseProducing(self) -> None:
