@@ -27,7 +27,8 @@ MAX_PATH_OCTETS = 1_000
 
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _DOT_STRING = re.compile(r"[^\s()<>\[\]\\,;:@\"]+\Z")
-_QUOTED_STRING = re.compile(r'"(?:[^"\\]|\\.)*"\Z')
+_QUOTED_STRING = re.compile(r'"(?:[^"\\<>]|\\[^<>])*"\Z')  # some servers end a path at any ">"
+_LITERAL = re.compile(r"\[(IPv6:)?([0-9A-Fa-f:.]+)\]\Z", re.ASCII | re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\Z")
 
 
@@ -116,15 +117,12 @@ def refuse_controls(field: str, text: str) -> None:
 
 
 def _literal(field: str, domain: str) -> str:
-    body = domain[1:-1]
-    is_ipv6 = body[:5].upper() == "IPV6:"
+    found = _LITERAL.match(domain)
     try:
-        if not domain.endswith("]"):
+        if not found:
             raise ValueError
-        if is_ipv6:
-            ipaddress.IPv6Address(body[5:])
-        else:
-            ipaddress.IPv4Address(body)
+        kind = ipaddress.IPv6Address if found[1] else ipaddress.IPv4Address
+        kind(found[2])
     except ValueError:
         raise BadArgument(field, f"{domain!r} is no address literal") from None
     return domain
