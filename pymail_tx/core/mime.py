@@ -61,12 +61,13 @@ class CannotDowngrade(Exception):
 
 def seven_bit(content: bytes) -> bytes:
     """
-    The content as 7bit data, its lines ending in CRLF.
+    The content as 7bit data.
 
     @param content: a message, under any line-ending convention.
-    @return: the same message without any octet over 127, and with lines over
-        998 octets only where they may not be re-encoded; the very same object
-        if there is nothing to do.
+    @return: the same message with CRLF line ends and without any octet over
+        127; NULs and lines over 998 octets are left only where they may not be
+        re-encoded. The very same object, whatever its line ends, if it is 7bit
+        data already.
     @raise CannotDowngrade: some of it is 8bit and may not be re-encoded, or
         L{MAX_DEPTH} or L{MAX_PARTS} is passed on the way.
     """
