@@ -9,7 +9,9 @@ Policy of TLS (protocol-wise see RFC 3207, RFC 8314):
 
   - C{none}: plain text.
   - C{opportunistic}: TLS with any certificate; if STARTTLS is refused or its
-    handshake breaks, plain text over a fresh connection.
+    handshake breaks, plain text over a fresh connection. In TLS 1.3 a server
+    judges the handshake when ours is over already (RFC 8446 §2), so a
+    connection lost before the EHLO behind it counts as broken as well.
   - C{required}: TLS with any certificate, or the message waits.
   - C{verified}: TLS with a certificate that verifies, or the message waits.
 
@@ -21,18 +23,23 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from attrs import frozen
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import BadArgument, NoConnection, OutOfOrder, Refused, SessionError, TLSFailed
+from pymail_tx.core.errors import BadArgument, NoConnection, OutOfOrder, Refused, SessionError, SessionLost, TLSFailed
 from pymail_tx.core.outcome import Peer, Report
+from pymail_tx.core.reply import Reply
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
+from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.state import State
 from pymail_tx.core.verdicts import Verdicts
 from pymail_tx.net import opening
@@ -40,7 +47,7 @@ from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
 from pymail_tx.net.tls import ClientTLS
 
 CONNECT_TIMEOUT_S = 30
-"""For each address of the host; Twisted tries them side by side (RFC 8305)."""
+"""For the look-up of the name and all its addresses; Twisted tries them side by side (RFC 8305)."""
 
 CREDENTIALS_PAUSE_S = 300
 """How long refused credentials are left in peace at their server."""
@@ -48,6 +55,14 @@ CREDENTIALS_PAUSE_S = 300
 _INVALID_CREDENTIALS = 535
 
 _Result = TypeVar("_Result")
+
+
+@frozen
+class _CredentialsRefused:
+    """When the server refused our credentials, and in which words."""
+
+    at_s: float
+    reply: Reply
 
 
 class SMTPAgent:
@@ -65,7 +80,8 @@ class SMTPAgent:
         @param hostname: our name, for EHLO.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store.
-        @raise BadArgument: C{server} or C{hostname} is not what it should be.
+        @raise BadArgument: C{server} or C{hostname} is not what it should be, or
+            C{trust_root} cannot be read.
         """
         self._reactor = reactor
         self._target = target = Target.parse(server)
@@ -75,10 +91,12 @@ class SMTPAgent:
         self._hostname = ascii_domain("hostname", hostname)
         self._trust_root = trust_root
         self._peer = Peer(host=target.host, port=target.port)
-        self._credentials_refused: tuple[float, Refused] | None = None
+        self._credentials_refused: _CredentialsRefused | None = None
         self._under_way: set[Deferred[Report]] = set()
         self._clients: set[SMTPClient] = set()
         self._closed: Deferred[None] | None = None
+        if target.tls is not TLSPolicy.NONE:
+            self._creator()  # what is wrong with the CA file is wrong now, and not with a message later
 
     def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
         """
@@ -122,7 +140,7 @@ class SMTPAgent:
     async def _send(self, envelope: Envelope, content: bytes) -> Report:
         verdicts = Verdicts(envelope, self._peer)
         try:
-            client = await self._open_as_policy_asks(helo=not envelope.needs_smtputf8)
+            client = await self._open_as_policy_asks(verdicts)
         except SessionError as error:
             verdicts.lost(error, uncertain=False)
             return verdicts.report()
@@ -131,25 +149,25 @@ class SMTPAgent:
         finally:
             self._leave(client)
 
-    async def _open_as_policy_asks(self, *, helo: bool) -> SMTPClient:
+    async def _open_as_policy_asks(self, verdicts: Verdicts) -> SMTPClient:
         self._heed_refused_credentials()
         starttls = self._target.scheme is Scheme.SMTP and self._target.tls is not TLSPolicy.NONE
         try:
-            return await self._open(starttls=starttls, helo=helo)
+            return await self._open(verdicts, starttls=starttls)
         except SessionError as error:
-            self._remember_refused_credentials(error)
             if self._target.tls is TLSPolicy.OPPORTUNISTIC and _is_tls_trouble(error):
-                return await self._open(starttls=False, helo=helo)
+                return await self._open(verdicts, starttls=False)
             raise
 
-    async def _open(self, *, starttls: bool, helo: bool) -> SMTPClient:
+    async def _open(self, verdicts: Verdicts, *, starttls: bool) -> SMTPClient:
         client = await self._connect()
         try:
-            await self._negotiate(client, starttls=starttls, helo=helo)
+            await self._negotiate(client, starttls=starttls, helo=not verdicts.envelope.needs_smtputf8)
         except SessionError:
+            verdicts.peer = client.peer()
             self._leave(client)
             raise
-        except CancelledError:
+        except BaseException:  # cancelled; whatever it is, no session outlives its message
             client.abort("cancelled")
             raise
         return client
@@ -158,27 +176,46 @@ class SMTPAgent:
         opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)
         await opening.greet(client, self._hostname, helo=helo and opportunistic)
         if starttls and not (opportunistic and "STARTTLS" not in client.extensions):
-            await opening.secure(client, self._hostname, self._creator())
+            await self._secure(client)
         if self._credentials:
-            await opening.authenticate(client, self._credentials)
+            await self._authenticate(client, self._credentials)
+
+    async def _secure(self, client: SMTPClient) -> None:
+        try:
+            await opening.secure(client, self._hostname, self._creator())
+        except SessionLost as lost:
+            raise TLSFailed(f"STARTTLS: {lost}") from None
+
+    async def _authenticate(self, client: SMTPClient, credentials: Credentials) -> None:
+        self._heed_refused_credentials()  # another message may have met the refusal since
+        try:
+            await opening.authenticate(client, credentials)
+        except Refused as refused:
+            if refused.reply and refused.reply.code == _INVALID_CREDENTIALS:
+                self._credentials_refused = _CredentialsRefused(self._reactor.seconds(), refused.reply)
+            raise
 
     async def _connect(self) -> SMTPClient:
         implicit_tls = self._creator if self._target.scheme is Scheme.SMTPS else None
         factory = SMTPClientFactory(self._reactor, host=self._target.host, implicit_tls=implicit_tls)
+        connecting = _cancellable(self._endpoint().connect(factory))
         try:
-            client = await self._endpoint().connect(factory)
-        except ConnectingCancelledError:
-            raise CancelledError from None
-        except (ConnectError, DNSLookupError, OSError) as problem:
-            raise NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}") from None
+            client = await connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
+        except (DeferredTimeout, ConnectTimeout):
+            raise self._no_connection(f"no answer within {CONNECT_TIMEOUT_S} s") from None
+        except (ConnectError, OSError, ValueError) as problem:
+            raise self._no_connection(str(problem)) from None
         assert isinstance(client, SMTPClient)
         self._clients.add(client)
         client.when_gone().addCallback(lambda _: self._gone(client))
         return client
 
+    def _no_connection(self, problem: str) -> NoConnection:
+        return NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}")
+
     def _endpoint(self) -> IStreamClientEndpoint:
         host, port = self._target.host, self._target.port
-        if isIPAddress(host):
+        if isIPAddress(host) or "_" in host:  # containers are named so, and HostnameEndpoint takes no such name
             return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
         if isIPv6Address(host):
             return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
@@ -202,12 +239,31 @@ class SMTPAgent:
         self._maybe_closed()
 
     def _heed_refused_credentials(self) -> None:
-        if self._credentials_refused and self._reactor.seconds() < self._credentials_refused[0]:
-            raise self._credentials_refused[1]
+        refused = self._credentials_refused
+        age_s = self._reactor.seconds() - refused.at_s if refused else 0
+        if refused and age_s < CREDENTIALS_PAUSE_S:
+            raise Refused(f"AUTH, last tried {age_s:.0f} s ago,", refused.reply)
 
-    def _remember_refused_credentials(self, error: SessionError) -> None:
-        if isinstance(error, Refused) and error.reply and error.reply.code == _INVALID_CREDENTIALS:
-            self._credentials_refused = (self._reactor.seconds() + CREDENTIALS_PAUSE_S, error)
+
+def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
+    """
+    Cancelled while it looks a name up, Twisted's endpoint says that the host is
+    unknown; this fails with CancelledError then as at any other time.
+    """
+    detached = False
+
+    def cancel(_: Deferred[IProtocol]) -> None:
+        nonlocal detached
+        detached = True
+        connecting.cancel()
+
+    def hand_over(result: IProtocol | Failure) -> None:
+        if not detached:
+            connected.callback(result)
+
+    connected: Deferred[IProtocol] = Deferred(cancel)
+    connecting.addBoth(hand_over)
+    return connected
 
 
 def _is_over(failure: Failure) -> None:

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pymail_tx.core.address import ascii_domain
-from pymail_tx.core.errors import TLSFailed
+from pymail_tx.core.errors import BadArgument, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
 
 _VERIFY_ERRORS = {
@@ -54,8 +54,8 @@ class ClientTLS:
             the handshake. If not, it is only noted.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store, C{SSL_CERT_FILE} and C{SSL_CERT_DIR} included.
-        @raise OSError: the file cannot be read.
-        @raise BadArgument: C{host} is no name.
+        @raise BadArgument: C{host} is no name, or the file cannot be read or
+            holds no certificate.
         """
         self.problem = ""
         self._must_verify = must_verify
@@ -85,17 +85,14 @@ class ClientTLS:
         """Words for a handshake that failed with C{reason}."""
         if self._must_verify and self.problem:
             return TLSFailed(self.problem, unverified=True)
-        problem = reason.value
-        if isinstance(problem, SSL.Error) and problem.args:
-            return TLSFailed("TLS handshake: " + "; ".join(str(entry[-1]) for entry in problem.args[0]))
-        return TLSFailed(f"TLS handshake: {reason.getErrorMessage()}")
+        return TLSFailed(f"TLS handshake: {_words(reason)}")
 
     def _judge(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, accepted: int
     ) -> bool:
         """OpenSSL asks for each certificate of the chain, the leaf (depth 0) last."""
         if not accepted and not self.problem:
-            self.problem = f"certificate of {self._host}: {_VERIFY_ERRORS.get(error, error)}"
+            self.problem = f"certificate of {self._host}: {_VERIFY_ERRORS.get(error, f'OpenSSL error {error}')}"
         if depth == 0:
             self._judged = True
             self.problem = self.problem or self._name_problem(certificate)
@@ -121,9 +118,24 @@ def _context(trust_root: str | None, _cert_file: str | None, _cert_dir: str | No
     if trust_root is None:
         context.set_default_verify_paths()
     else:
-        with open(trust_root, "rb"):
-            context.load_verify_locations(trust_root)
+        _trust(context, trust_root)
     return context
+
+
+def _trust(context: SSL.Context, path: str) -> None:
+    try:
+        with open(path, "rb"):
+            context.load_verify_locations(path)
+    except OSError as problem:
+        raise BadArgument("trust_root", str(problem)) from None
+    except SSL.Error:
+        raise BadArgument("trust_root", f"{path!r} holds no certificate in PEM") from None
+
+
+def _words(reason: Failure) -> str:
+    """What OpenSSL says about a failure is a list of (library, function, words)."""
+    entries = reason.value.args[0] if isinstance(reason.value, SSL.Error) and reason.value.args else None
+    return "; ".join(str(entry[-1]) for entry in entries) if isinstance(entries, list) else reason.getErrorMessage()
 
 
 def _as_address(host: str) -> str:

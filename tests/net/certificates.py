@@ -1,0 +1,132 @@
+"""
+Certificates for the tests, good and bad, made when they are needed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtensionOID, NameOID
+from OpenSSL import SSL, crypto
+from twisted.internet.ssl import CertificateOptions
+
+YESTERDAY, TOMORROW = -1, 1
+"""Days from now; a certificate is valid from one to the other."""
+
+
+@frozen(eq=False)
+class Certificate:
+    """A certificate with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate alone, as a trust root."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def options(self) -> CertificateOptions:
+        """For a Twisted server."""
+        return CertificateOptions(
+            privateKey=crypto.PKey.from_cryptography_key(self.key),
+            certificate=crypto.X509.from_cryptography(self.certificate),
+        )
+
+    def context(self) -> SSL.Context:
+        """For a server in memory."""
+        context: SSL.Context = self.options().getContext()
+        return context
+
+
+class Authority:
+    """
+    A certificate authority.
+
+    @ivar root: its own certificate, to be trusted or not.
+    """
+
+    def __init__(self, name: str = "Authority of the tests") -> None:
+        key = _new_key()
+        self.root = Certificate(_signed(name, (), issuer=name, key=key, signer=key, is_ca=True), key)
+        self._name = name
+
+    def issue(
+        self,
+        *names: str,
+        common_name: str = "a server",
+        san: bytes | None = None,
+        valid: tuple[float, float] = (YESTERDAY, TOMORROW),
+        purpose: x509.ObjectIdentifier | None = None,
+    ) -> Certificate:
+        """
+        @param names: host names and addresses, for the subjectAltName.
+        @param san: that extension's octets instead, however wrong.
+        @param valid: from when to when, in days from now.
+        @param purpose: the only one that the key may be used for.
+        """
+        key = _new_key()
+        extensions: list[x509.ExtensionType] = [_san(names)] if names else []
+        if san is not None:
+            extensions.append(x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, san))
+        if purpose:
+            extensions.append(x509.ExtendedKeyUsage([purpose]))
+        certificate = _signed(common_name, extensions, issuer=self._name, key=key, signer=self.root.key, valid=valid)
+        return Certificate(certificate, key)
+
+
+def self_signed(name: str) -> Certificate:
+    """Nobody vouches for it but itself."""
+    key = _new_key()
+    return Certificate(_signed(name, [_san([name])], issuer=name, key=key, signer=key), key)
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _san(names: Sequence[str]) -> x509.ExtensionType:
+    return x509.SubjectAlternativeName([_general_name(name) for name in names])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _signed(
+    name: str,
+    extensions: Sequence[x509.ExtensionType],
+    *,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    valid: tuple[float, float] = (YESTERDAY, TOMORROW),
+    is_ca: bool = False,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_distinguished(name))
+        .issuer_name(_distinguished(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + datetime.timedelta(days=valid[0]))
+        .not_valid_after(now + datetime.timedelta(days=valid[1]))
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(signer, hashes.SHA256())
+
+
+def _distinguished(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
