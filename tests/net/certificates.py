@@ -22,21 +22,51 @@ YESTERDAY, TOMORROW = -1, 1
 
 @frozen(eq=False)
 class Certificate:
-    """A certificate with its key."""
+    """
+    A certificate with its key.
+
+    @ivar above: certificates that a server sends along.
+    """
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    above: tuple[x509.Certificate, ...] = ()
 
     @property
     def pem(self) -> bytes:
         """The certificate alone, as a trust root."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def name(self) -> str:
+        """The subject's common name."""
+        (attribute,) = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(attribute.value)
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether it is its own issuer."""
+        return self.certificate.issuer == self.certificate.subject
+
+    @property
+    def with_key(self) -> bytes:
+        """The certificate and its key, for L{read} and for the ssl module."""
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return self.pem + self.key.private_bytes(*form)
+
+    @classmethod
+    def read(cls, pem: bytes) -> Certificate:
+        """What L{with_key} wrote."""
+        key = serialization.load_pem_private_key(pem, password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return cls(x509.load_pem_x509_certificate(pem), key)
+
     def options(self) -> CertificateOptions:
         """For a Twisted server."""
         return CertificateOptions(
             privateKey=crypto.PKey.from_cryptography_key(self.key),
             certificate=crypto.X509.from_cryptography(self.certificate),
+            extraCertChain=[crypto.X509.from_cryptography(one) for one in self.above],
         )
 
     def context(self) -> SSL.Context:
@@ -78,7 +108,15 @@ class Authority:
         if purpose:
             extensions.append(x509.ExtendedKeyUsage([purpose]))
         certificate = _signed(common_name, extensions, issuer=self._name, key=key, signer=self.root.key, valid=valid)
-        return Certificate(certificate, key)
+        above = () if self.root.is_self_signed else (self.root.certificate,)
+        return Certificate(certificate, key, above)
+
+    @classmethod
+    def by(cls, signer: Certificate) -> Authority:
+        """One that signs with a certificate, whether that may sign or not."""
+        authority = cls(signer.name)
+        authority.root = signer
+        return authority
 
 
 def self_signed(name: str) -> Certificate:
