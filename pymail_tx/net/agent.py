@@ -167,8 +167,8 @@ class SMTPAgent:
             verdicts.peer = client.peer()
             self._leave(client)
             raise
-        except BaseException:  # cancelled; whatever it is, no session outlives its message
-            client.abort("cancelled")
+        except BaseException:  # a cancel, which closed it already, or a bug: no session outlives its message
+            client.abort()
             raise
         return client
 

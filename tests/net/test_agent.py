@@ -4,7 +4,9 @@ The agent keeps its policy of TLS and credentials, and leaves nothing behind.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
@@ -652,3 +654,12 @@ class Making(AgentTestCase):
         Path(empty).touch()
         self.assertIn("No such file", self.refuses("trust_root", "smtp://mx.example.org", trust_root="missing.pem"))
         self.assertIn("no certificate", self.refuses("trust_root", "smtp://mx.example.org", trust_root=empty))
+
+    async def test_a_ca_file_that_went_away_leaves_no_session_behind(self) -> None:
+        server, port = self.serve(Script(offers=["STARTTLS"]))
+        agent = self.agent(port)
+        Path(self.trust_root).unlink()
+        with patch.dict(os.environ, {"SSL_CERT_FILE": "another, so that all is read again"}), self.assertRaises(Misuse):
+            await agent.send(LETTER, CONTENT)
+        await agent.close()
+        self.assertEqual(server.conversations, ["EHLO"])
