@@ -328,7 +328,8 @@ class Versions(TLSTestCase):
             shaking = Shaking(creator, self.context(SSL.TLS1_2_VERSION))
             step(shaking.client)
             shaking.client.bio_write(SERVER_HELLO_OF_TLS_1_1)
-            self.assertRaises(SSL.Error, step, shaking.client)
+            refusal = self.assertRaises(SSL.Error, step, shaking.client)
+            self.assertEqual(str(creator.failure(Failure(refusal))), "TLS handshake: unsupported protocol")
 
     def test_a_server_cannot_renegotiate(self) -> None:
         shaking = Shaking(self.creator(), self.context(SSL.TLS1_2_VERSION))
