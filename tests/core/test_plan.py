@@ -1,0 +1,108 @@
+"""
+What is decided before MAIL.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pymail_tx.core.content import survey
+from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.extensions import Extensions
+from pymail_tx.core.plan import Plan, plan
+
+_HELLO = b"Subject: Hello\r\n\r\nHow are you?\r\n"
+_GREETINGS = _HELLO + "Grüße\r\n".encode()
+_SIGNED = 'Content-Type: multipart/signed; boundary="b"\r\n\r\n--b\r\n\r\nGrüße\r\n--b--\r\n'.encode()
+
+
+def _plan(
+    *keywords: str, content: bytes = _HELLO, sender: str = "joe@example.org", to: tuple[str, ...] = ("a@b.example",)
+) -> Plan:
+    offers = Extensions({keyword.split()[0]: tuple(keyword.split()[1:]) for keyword in keywords})
+    return plan(Envelope(sender, to), content, offers)
+
+
+class Size(SynchronousTestCase):
+    def test_a_message_of_the_limit_goes_out_and_one_octet_more_fails_with_5_3_4(self) -> None:
+        self.assertEqual(_plan(f"SIZE {len(_HELLO)}").refused, {})
+        refused = _plan(f"SIZE {len(_HELLO) - 1}", to=("a@b.example", "c@d.example")).refused
+        self.assertEqual([reason[:6] for reason in refused.values()], ["5.3.4 "] * 2)
+
+    def test_the_size_is_that_on_the_wire_without_doubled_dots(self) -> None:
+        content = b"Subject: x\n\n.\none\rtwo"
+        self.assertEqual(_plan("SIZE 100", content=content).parameters, ("SIZE=27",))
+
+    def test_the_size_is_told_where_it_is_offered_with_or_without_a_limit(self) -> None:
+        for keyword in ("SIZE", "SIZE 0", "SIZE garbage", "SIZE 1000"):
+            self.assertEqual(_plan(keyword).parameters, (f"SIZE={len(_HELLO)}",))
+        self.assertEqual(_plan().parameters, ())
+
+    def test_the_size_is_that_of_the_content_made_7bit(self) -> None:
+        made = _plan("SIZE 1000", content=_GREETINGS)
+        self.assertEqual(made.parameters, (f"SIZE={survey([made.content]).size_bytes}",))
+        self.assertGreater(len(made.content), len(_GREETINGS))
+        self.assertIn(0, _plan(f"SIZE {len(_GREETINGS)}", content=_GREETINGS).refused)
+
+
+class EightBit(SynchronousTestCase):
+    def test_with_8bitmime_it_goes_out_as_it_is_and_says_so(self) -> None:
+        made = _plan("8BITMIME", content=_GREETINGS)
+        self.assertEqual((made.content, made.parameters), (_GREETINGS, ("BODY=8BITMIME",)))
+
+    def test_without_8bitmime_it_is_re_encoded(self) -> None:
+        made = _plan(content=_GREETINGS)
+        self.assertTrue(made.content.isascii())
+        self.assertEqual((made.parameters, made.refused), ((), {}))
+
+    def test_without_8bitmime_what_may_not_be_re_encoded_fails_with_5_6_3_and_holds_no_content(self) -> None:
+        made = _plan(content=_SIGNED)
+        self.assertTrue(made.refused[0].startswith("5.6.3 "))
+        self.assertEqual(made.content, b"")
+
+    def test_7bit_content_says_nothing(self) -> None:
+        self.assertEqual(_plan("8BITMIME").parameters, ())
+
+    def test_after_helo_nothing_is_offered(self) -> None:
+        self.assertEqual(_plan().parameters, ())
+
+
+class LongLines(SynchronousTestCase):
+    def test_a_line_of_998_octets_goes_out_as_it_is_and_one_of_999_is_re_encoded(self) -> None:
+        content = _HELLO + b"x" * 998 + b"\r\n"
+        self.assertIs(_plan(content=content).content, content)
+        longer = _plan("8BITMIME", content=_HELLO + b"x" * 999 + b"\r\n").content
+        self.assertFalse(survey([longer]).has_long_lines)
+
+    def test_where_a_signature_does_not_allow_it_they_are_sent_as_they_are(self) -> None:
+        content = b'Content-Type: multipart/signed; boundary="b"\r\n\r\n--b\r\n\r\n' + b"x" * 999 + b"\r\n--b--\r\n"
+        self.assertEqual(_plan(content=content).content, content)
+
+
+class UTF8(SynchronousTestCase):
+    def test_a_non_ascii_local_part_without_smtputf8_fails_with_5_6_7_and_the_others_go_on(self) -> None:
+        made = _plan(to=("a@b.example", "ä@b.example", "c@d.example"))
+        self.assertEqual({index: reason[:6] for index, reason in made.refused.items()}, {1: "5.6.7 "})
+        self.assertEqual(made.content, _HELLO)
+
+    def test_a_sender_who_needs_it_fails_everybody(self) -> None:
+        self.assertEqual(set(_plan(sender="jürgen@example.org", to=("a@b.example", "c@d.example")).refused), {0, 1})
+
+    def test_it_is_asked_for_where_an_address_needs_it_and_only_there(self) -> None:
+        for sender, to, parameters in (
+            ("joe@example.org", "a@b.example", ()),
+            ("joe@example.org", "ä@b.example", ("SMTPUTF8",)),
+            ("jürgen@example.org", "a@b.example", ("SMTPUTF8",)),
+            ("", "ä@b.example", ("SMTPUTF8",)),
+            ("joe@bücher.example", "a@bücher.example", ()),
+        ):
+            self.assertEqual(_plan("SMTPUTF8", sender=sender, to=(to,)).parameters, parameters)
+
+    def test_a_non_ascii_domain_alone_needs_nothing(self) -> None:
+        self.assertEqual(_plan(sender="joe@bücher.example", to=("a@bücher.example",)).refused, {})
+
+    def test_all_parameters_stand_together(self) -> None:
+        self.assertEqual(
+            _plan("SIZE 1000", "8BITMIME", "SMTPUTF8", content=_GREETINGS, to=("ä@b.example",)).parameters,
+            (f"SIZE={len(_GREETINGS)}", "BODY=8BITMIME", "SMTPUTF8"),
+        )
