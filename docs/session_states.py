@@ -11,16 +11,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from pymail_tx.core.command import Answer, Verb
+from pymail_tx.core.command import COMMANDS, Answer, Verb
 from pymail_tx.core.state import TRANSITIONS, State
 
 _HEAD = """\
 # The states of a session
 
 What an SMTP session may do, by the replies that came. The protocol runs on this table, `TRANSITIONS` in
-`pymail_tx.core.state`, and this page is drawn from it by `python -m docs.session_states`. A reply for which the
-session's state has no row breaks the protocol and closes the connection; so does one in an empty field below. Left
-out, because it holds everywhere: a 421, or a lost connection, leads to *over*.
+`pymail_tx.core.state`, and this page is drawn from it by `python -m docs.session_states`.
+
+Left out, because it holds in every state: a 421, a lost connection, a deadline that passed, a cancelled command, a
+reply that nobody asked for and one for which there is no row or an empty field below lead to *over*, and the
+connection is closed.
+
+A command is sent only where its row has a *yes* or a *go on*, and DATA only while a recipient is accepted or may still
+be. Rows with nothing but a *no* are there because commands are pipelined: behind a refused MAIL, its RCPTs and DATA
+still get their answers.
 
 ## The picture
 
@@ -28,12 +34,18 @@ Replies that leave the state as it is are not drawn.
 
 """
 
+_DEADLINES = """\
+A deadline is for the whole reply, however slowly its octets come. In a pipelined group the next one starts when the
+reply before came. Commands that may be followed go out together with the next one, where the server offers PIPELINING.
+"""
+
 _ANSWERS = {Answer.DONE: "yes", Answer.GO_ON: "go on", Answer.REFUSED: "no"}
 
 
 def page() -> str:
     """The whole page."""
-    return _HEAD + "\n".join([*_picture(), "", "## The table", "", *_table()]) + "\n"
+    parts = [*_picture(), "", "## The table", "", *_table(), "", "## The deadlines", "", _DEADLINES, *_deadlines()]
+    return _HEAD + "\n".join(parts) + "\n"
 
 
 def _picture() -> Iterator[str]:
@@ -62,6 +74,13 @@ def _table() -> Iterator[str]:
             leads = [_led_to(state, row.get((verb, answer))) for answer in Answer]
             yield f"| {name} | {verb.value} | {' | '.join(leads)} |"
             name = ""
+
+
+def _deadlines() -> Iterator[str]:
+    yield "| step | seconds | may be followed before its reply |"
+    yield "|---|---|---|"
+    for verb, command in COMMANDS.items():
+        yield f"| {verb.value} | {command.timeout_s:g} | {'yes' if command.pipelined else ''} |"
 
 
 def _led_to(state: State, following: State | None) -> str:

@@ -182,6 +182,8 @@ class SMTPClient(LineReceiver):
         """
         Wait for the greeting (RFC 5321 §3.1). Other commands may be given
         without: they are sent when it has come.
+
+        @raise OutOfOrder: somebody waits for it already.
         """
         if self._greeting_reply:
             return succeed(self._greeting_reply)
@@ -312,7 +314,9 @@ class SMTPClient(LineReceiver):
         """
         The reply to the content: the one to end of data, or a refusal that
         came before it, after which the session is over (RFC 5321 §4.2.5 knows
-        none, servers do it).
+        none, servers do it). Ask before L{end_of_data}.
+
+        @raise OutOfOrder: no content is under way, or somebody waits already.
         """
         if self._content_refusal:
             return succeed(self._content_refusal)
