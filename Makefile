@@ -12,12 +12,13 @@ INSTALLED = .venv/.installed
 INSTALLED_DEV = .venv/.installed-dev
 INSTALLED_BENCH = .venv-bench/.installed
 
-.PHONY: help venv dev run test check peers trial bench docs clean
+.PHONY: help venv dev run test check peers test-applications trial bench docs clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make run     start the relay on 127.0.0.1:$(SMTP_PORT); mail ends in $(VAR)/mail, nothing leaves the machine'
 	@echo 'make test    everything that CI runs'
+	@echo 'make test-applications    Buildbot, Scrapy and Synapse deliver through pymail_tx.compat; part of make test'
 	@echo 'make venv    .venv with the project installed, and nothing more'
 	@echo 'make bench   the benchmarks'
 	@echo 'make docs    the documentation, into docs/_build/html'
@@ -62,7 +63,7 @@ run: venv
 		--smtp tcp:$(SMTP_PORT):interface=127.0.0.1 --route '*=maildir:$(VAR)/mail'
 
 # Fast checks first; trial last, so that its summary is the last line.
-test: dev check peers docs trial
+test: dev check peers docs test-applications trial
 
 check: dev
 	.venv/bin/ruff check .
@@ -71,6 +72,10 @@ check: dev
 
 peers:
 	tests/peers/install
+
+test-applications: dev peers
+	tests/applications/install
+	.venv/bin/trial tests.applications.deliveries </dev/null
 
 trial: dev
 	.venv/bin/trial -j2 tests </dev/null
@@ -99,5 +104,5 @@ $(TWISTED_NAMES): $(INSTALLED_DEV)
 		"$$(../../../.venv/bin/python -c 'import os, twisted; print(os.path.dirname(twisted.__file__))')"
 
 clean:
-	rm -rf .venv .venv-bench build dist *.egg-info docs/_build .mypy_cache .ruff_cache .hypothesis _trial_temp* twisted/plugins/dropin.cache
+	rm -rf .venv .venv-bench .venv-applications build dist *.egg-info docs/_build .mypy_cache .ruff_cache .hypothesis _trial_temp* twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -exec rm -rf {} +

@@ -88,7 +88,9 @@ class Connections(Case):
         await self.delivered(self.sent)
 
     async def test_connect_ssl(self) -> None:
-        IReactorSSL(reactor).connectSSL("127.0.0.1", self.postfix.tls_port, self.extended(), ssl.ClientContextFactory())
+        IReactorSSL(reactor).connectSSL(
+            "127.0.0.1", self.postfix.tls_port, self.extended(), ssl.ClientContextFactory(), 30, None
+        )
         await self.delivered(self.sent)
 
     async def test_an_endpoint(self) -> None:
