@@ -285,7 +285,7 @@ class SMTPClient(LineReceiver):
             after the end of data was sent leaves open what the server does.
         @raise OutOfOrder: the session is not open or busy with a transaction.
         """
-        from pymail_tx.net.transaction import transact
+        from pymail_tx.net.transaction import transact  # the blocking Session can do without it and MIME
 
         return Deferred.fromCoroutine(transact(self, envelope, content))
 

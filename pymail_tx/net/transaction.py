@@ -10,6 +10,7 @@ that wait for the transport to drain, a short one together with its dot.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
@@ -24,7 +25,9 @@ from pymail_tx.core.plan import Plan, plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
 from pymail_tx.core.verdicts import Verdicts
-from pymail_tx.net.protocol import SMTPClient
+
+if TYPE_CHECKING:
+    from pymail_tx.net.protocol import SMTPClient
 
 BLOCK_OCTETS = 65_536
 """What is encoded and handed to the transport at a time; a transport asks to pause at about this much."""
