@@ -17,18 +17,15 @@ in any thread, after a fork, and beside a running reactor.
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import logging
 import re
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-
-from pymail_tx.core.address import ascii_domain, refuse_controls
+from pymail_tx.core.address import Mailbox, ascii_domain, refuse_controls
 from pymail_tx.core.command import COMMANDS, Verb
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import (
@@ -42,17 +39,19 @@ from pymail_tx.core.errors import (
     SessionError,
     TLSFailed,
 )
-from pymail_tx.core.lonedot import LoneDot
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.secret import Secret
-from pymail_tx.core.state import State
 from pymail_tx.net import opening
 from pymail_tx.net.blocking import BlockingClock, BlockingConnection
 from pymail_tx.net.protocol import SMTPClient
+from pymail_tx.net.session import Negotiation, OpenSession
 
 if TYPE_CHECKING:
     from pymail_tx.net.tls import ClientTLS
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 CONNECT_TIMEOUT = 10
 """Seconds for a connection to one address of a host."""
@@ -65,9 +64,6 @@ END_OF_DATA_TIMEOUT = 600
 
 COMMAND_MODE = 1
 DATA_MODE = 2
-
-_BLOCK_OCTETS = 65_536
-_INVALID_CREDENTIALS = 535
 
 
 class ClientException(RuntimeError):
@@ -103,6 +99,20 @@ def collected(items: Iterable[object]) -> str:
     return "\n".join(map(str, items))
 
 
+def _in_pymails_terms(method: Callable[Concatenate[Session, _P], _T]) -> Callable[Concatenate[Session, _P], _T]:
+    """The method, raising what this module promises."""
+
+    @functools.wraps(method)
+    def call(self: Session, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **kwargs)
+        except (SessionError, Misuse) as error:
+            self._drop_if_over()
+            raise _exception_for(error) from error
+
+    return call
+
+
 class Session:
     """
     One SMTP session, for one message to one recipient.
@@ -115,12 +125,11 @@ class Session:
     @ivar host: the host of the connection.
     @ivar port: its port.
     @ivar dataSize: octets of content sent.
-    @ivar socket: the connected socket; C{None} without connection.
-    @ivar sockfile: the same as an unbuffered file, for its descriptor; what
-        arrives on it belongs to L{read}.
+    @ivar socket: the connected socket; C{None} without connection. What arrives
+        on it belongs to L{read}.
     """
 
-    log = Logger()
+    log = logging.getLogger(__name__)
     serverResponseRe = re.compile(r"^([2-5][0-9]{2})(?:([ -])(.*))?$")
 
     def __init__(  # noqa: PLR0913  # PyMail's signature
@@ -150,8 +159,6 @@ class Session:
         @param connect: makes the connection to (host, port) within seconds.
         @raise ClientException: an argument that cannot be sent; nothing was.
         """
-        if isinstance(mailHosts, str):
-            raise ClientException("mailHosts: a list of names is wanted, not one string")
         self.mailHosts = mailHosts
         self.clientAddress = clientAddress
         self.messageId = messageId
@@ -163,25 +170,27 @@ class Session:
         self.status: int | None = None
         self.dataSize = 0
         self.socket: socket.socket | None = None
-        self.sockfile: socket.SocketIO | None = None
         self._allow_plaintext = allow_plaintext
         self._trust_root = trust_root
         self._connect = connect
-        self._live: _Live | None = None
+        self._session: OpenSession | None = None
         self._check()
 
+    @_in_pymails_terms
     def _check(self) -> None:
         """
         @raise ClientException: an argument that cannot be sent.
         """
-        with self._in_pymails_terms():
-            for field_name in ("clientAddress", "messageId", "source", "destination"):
-                refuse_controls(field_name, getattr(self, field_name))
-            for host in self.mailHosts:
-                refuse_controls("mailHosts", host)
-            ascii_domain("clientAddress", self.clientAddress)
-            Envelope(self.source, [self.destination])
-            _login(self.credentials)
+        if isinstance(self.mailHosts, str):
+            raise BadArgument("mailHosts", "a list of names is wanted, not one string")
+        for host in self.mailHosts:
+            refuse_controls("mailHosts", host)
+        ascii_domain("clientAddress", self.clientAddress)
+        refuse_controls("messageId", self.messageId)
+        if self.source:
+            Mailbox.parse("source", self.source)
+        Mailbox.parse("destination", self.destination)
+        _login(self.credentials)
 
     # The five ways in, and start, which tries them
 
@@ -200,7 +209,7 @@ class Session:
         if self._allow_plaintext or not _login(self.credentials):
             ways += [(self.plain, 25), (self.plain, 587)]
         _first_that_works([partial(way, port) for way, port in ways])
-        self._say_envelope()
+        self._name_envelope()
 
     def plain(self, port: int) -> None:
         """Open a session in plain text, without credentials, up to MAIL FROM."""
@@ -222,16 +231,14 @@ class Session:
 
     # The message
 
+    @_in_pymails_terms
     def startData(self) -> None:
         """Send DATA and switch to C{DATA_MODE}."""
-        with self._using("startData", COMMAND_MODE) as live:
-            reply = live.run(live.client.data())
-            if reply.severity != 3:
-                raise _refused("DATA", reply)
-            live.begin_content()
-            self.dataSize = 0
-            self.status = DATA_MODE
+        self._in_mode(COMMAND_MODE, "startData").begin_content()
+        self.dataSize = 0
+        self.status = DATA_MODE
 
+    @_in_pymails_terms
     def sendData(self, data: bytes | str) -> None:
         """
         Send content as it is: line ends and doubled dots are the caller's. It
@@ -244,14 +251,10 @@ class Session:
         @raise TemporaryError: the server stopped reading, or is gone.
         """
         octets = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-        with self._using("sendData", DATA_MODE) as live:
-            if live.guard.found_in(octets):
-                live.client.abort("a lone dot in the content")
-                raise ClientException("sendData: a line of one dot would end the message; double the dot")
-            for start in range(0, len(octets), _BLOCK_OCTETS):
-                live.send(octets[start : start + _BLOCK_OCTETS])
-            self.dataSize += len(octets)
+        self._in_mode(DATA_MODE, "sendData").send(octets)
+        self.dataSize += len(octets)
 
+    @_in_pymails_terms
     def endData(self) -> None:
         """
         Send the lone dot, after a CRLF that the content may lack, and switch to
@@ -262,15 +265,11 @@ class Session:
         @raise TemporaryError: it did not reply; the message may have been
             accepted all the same.
         """
-        with self._using("endData", DATA_MODE) as live:
-            if live.guard.found_at_end():
-                live.client.abort("a lone dot in the content")
-                raise ClientException("endData: the last line would be a lone dot; double the dot")
-            reply = live.end_content()
-            self.status = COMMAND_MODE
-            if reply.severity != 2:
-                raise _refused("end of data", reply)
+        session = self._in_mode(DATA_MODE, "endData")
+        self.status = COMMAND_MODE
+        session.end_content()
 
+    @_in_pymails_terms
     def close(self) -> None:
         """
         Say QUIT and close the connection. No reply to QUIT is no error, since
@@ -279,70 +278,61 @@ class Session:
         @raise ClientException: a reply other than a yes; or the content was
             begun and not ended, and is not accepted.
         """
-        if self._live is None:
+        if self._session is None:
             return
         try:
-            with self._using("close", COMMAND_MODE) as live:
-                reply = live.run(live.client.quit())
-                if reply.severity != 2:
-                    raise _refused("QUIT", reply)
-        except TemporaryError as gone:
-            if gone.reply:
-                raise
+            self._in_mode(COMMAND_MODE, "close").quit()
         finally:
             self._drop()
 
     # By hand
 
+    @property
+    def sockfile(self) -> socket.SocketIO | None:
+        """The socket as an unbuffered file; C{None} without connection."""
+        return socket.SocketIO(self.socket, "rwb") if self.socket else None
+
+    @_in_pymails_terms
     def sendLine(self, msg: str) -> None:
         """
         Send a line and CRLF. L{read} gives the reply. Behind a DATA sent this
         way, a line of content has none, up to the one that is a lone dot.
         """
-        with self._using("sendLine", COMMAND_MODE) as live:
-            live.say(msg)
+        self._in_mode(COMMAND_MODE, "sendLine").say(msg)
 
+    @_in_pymails_terms
     def read(self) -> list[tuple[str, str]]:
         """
         Read the reply to the oldest line sent whose reply was not read yet.
 
         @return: (code, text) for each line of the reply.
         """
-        with self._using("read", COMMAND_MODE) as live:
-            if not live.said:
-                raise OutOfOrder("read: no line was sent that gets a reply")
-            reply = live.run(live.said.pop(0))
-            return [(str(reply.code), line) for line in reply.lines]
+        reply = self._in_mode(COMMAND_MODE, "read").read()
+        return [(str(reply.code), line) for line in reply.lines]
 
     # How it is done
 
-    def _open(self, port: int, negotiate: _Negotiation, *, implicit_tls: bool = False) -> None:
-        if self._live:
+    def _open(self, port: int, negotiate: _Negotiate, *, implicit_tls: bool = False) -> None:
+        if self._session:
             raise ClientException("a session is open already; close it first")
         if not self.mailHosts:
             raise ClientException("mailHosts: no host to try")
         _first_that_works([partial(self._open_at, host, port, negotiate, implicit_tls) for host in self.mailHosts])
 
-    def _open_at(self, host: str, port: int, negotiate: _Negotiation, implicit_tls: bool) -> None:
-        with self._in_pymails_terms():
-            creator = self._creator(host) if implicit_tls else None
-            clock = BlockingClock()
-            client = SMTPClient(clock, host=host, implicit_tls=creator, timeouts_s=_timeouts_s())
-            self.socket = self._connected(host, port)
-            self.sockfile = self.socket.makefile("rwb", buffering=0)
-            self.host, self.port = host, port
-            self._live = _Live(BlockingConnection(self.socket, clock), client)
-            try:
-                self._live.begin(negotiate(client, host))
-            except SessionError:
-                self._drop()
-                raise
-            self.status = COMMAND_MODE
-        self.log.debug("{message_id}: session with {host}:{port}", message_id=self.messageId, host=host, port=port)
+    @_in_pymails_terms
+    def _open_at(self, host: str, port: int, negotiate: _Negotiate, implicit_tls: bool) -> None:
+        creator = self._creator(host) if implicit_tls else None
+        clock = BlockingClock()
+        timeouts_s = _timeouts_s(REPLY_TIMEOUT, END_OF_DATA_TIMEOUT)
+        client = SMTPClient(clock, host=host, implicit_tls=creator, timeouts_s=timeouts_s)
+        connection = self._connected(host, port, clock)
+        self._session = OpenSession.begin(connection, client, negotiate(client, host))
+        self.host, self.port, self.socket, self.status = host, port, connection.socket, COMMAND_MODE
+        self.log.debug("%s: session with %s port %s", self.messageId, host, port)
 
-    def _connected(self, host: str, port: int) -> socket.socket:
+    def _connected(self, host: str, port: int, clock: BlockingClock) -> BlockingConnection:
         try:
-            return self._connect((host, port), CONNECT_TIMEOUT)
+            return BlockingConnection(self._connect((host, port), CONNECT_TIMEOUT), clock)
         except UnicodeError:
             raise BadArgument("mailHosts", f"{host!r} is no host name") from None
         except OSError as problem:
@@ -373,60 +363,30 @@ class Session:
         if credentials and "PLAIN" in client.extensions.auth_mechanisms:
             await opening.authenticate(client, credentials)
 
-    def _say_envelope(self) -> None:
-        with self._using("start", COMMAND_MODE) as live:
-            client, parameters = live.client, self._mail_parameters(live.client)
-            with client.group():
-                asked = [
-                    ("MAIL FROM", client.mail(self.source, *parameters)),
-                    ("RCPT TO", client.rcpt(self.destination)),
-                ]
-            replies = [(step, live.settled(replied)) for step, replied in asked]
-            for step, reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-                if reply.severity != 2:
-                    raise _refused(step, reply)
-
-    def _mail_parameters(self, client: SMTPClient) -> tuple[str, ...]:
+    @_in_pymails_terms
+    def _name_envelope(self) -> None:
         envelope = Envelope(self.source, [self.destination])
-        if not envelope.needs_smtputf8:
-            return ()
-        if "SMTPUTF8" not in client.extensions:
-            raise NotOffered("an address needs SMTPUTF8, which the server does not offer")
-        return ("SMTPUTF8",)
+        self._in_mode(COMMAND_MODE, "start").name_envelope(envelope)
 
-    @contextlib.contextmanager
-    def _using(self, method: str, mode: int) -> Iterator[_Live]:
-        """The session for a method that needs it in C{mode}; whatever ends it leaves no connection behind."""
-        with self._in_pymails_terms():
-            if self._live is None:
-                raise OutOfOrder(f"{method}: no session is open")
-            if self.status != mode:
-                raise OutOfOrder(f"{method}: {_OTHER_MODE[mode]}")
-            try:
-                yield self._live
-            finally:
-                if self._live.client.state is State.CLOSED:
-                    self._drop()
+    def _in_mode(self, mode: int, method: str) -> OpenSession:
+        """The session, if it is there and in the mode that the method needs."""
+        if self._session is None:
+            raise OutOfOrder(f"{method}: no session is open")
+        if self.status != mode:
+            raise OutOfOrder(f"{method}: {_OTHER_MODE[mode]}")
+        return self._session
 
-    @contextlib.contextmanager
-    def _in_pymails_terms(self) -> Iterator[None]:
-        try:
-            yield
-        except SessionError as error:
-            raise _exception_for(error) from error
-        except Misuse as error:
-            raise ClientException(str(error)) from error
+    def _drop_if_over(self) -> None:
+        if self._session and self._session.is_over:
+            self._drop()
 
     def _drop(self) -> None:
-        if self._live and self.sockfile and self.socket:
-            self._live.drop()
-            self.sockfile.close()
-        self._live = self.socket = self.sockfile = self.status = None
+        if self._session:
+            self._session.drop()
+        self._session = self.socket = self.status = None
 
 
-_Negotiation = Callable[[SMTPClient, str], Coroutine[Deferred[Reply], object, None]]
+_Negotiate = Callable[[SMTPClient, str], Negotiation]
 
 _OTHER_MODE = {
     COMMAND_MODE: "the content is not ended; the message is not accepted",
@@ -434,90 +394,11 @@ _OTHER_MODE = {
 }
 
 
-@define(eq=False)
-class _Live:
-    """
-    An open session.
-
-    @ivar said: replies to lines sent by hand that were not read yet.
-    @ivar verdict: the reply to the content under way.
-    """
-
-    connection: BlockingConnection
-    client: SMTPClient
-    guard: LoneDot = field(factory=LoneDot)
-    said: list[Deferred[Reply]] = field(factory=list)
-    _verdict: Deferred[Reply] | None = None
-    _last_octets: bytes = b"\r\n"
-
-    def begin(self, negotiation: Coroutine[Deferred[Reply], object, None]) -> None:
-        self.connection.attach(self.client)
-        self.connection.run(Deferred.fromCoroutine(negotiation))
-
-    def run(self, replied: Deferred[Reply]) -> Reply:
-        return self.connection.run(replied)
-
-    def settled(self, replied: Deferred[Reply]) -> Reply | SessionError | OutOfOrder:
-        try:
-            return self.run(replied)
-        except (SessionError, OutOfOrder) as error:
-            return error
-
-    def begin_content(self) -> None:
-        self._verdict = self.client.content_reply()
-        self.guard, self._last_octets = LoneDot(), b"\r\n"
-
-    def send(self, octets: bytes) -> None:
-        """Send a block and wait until the socket has taken nearly all of it."""
-        self._heed_early_verdict()
-        self.client.send_content(octets)
-        self._last_octets = (self._last_octets + octets[-2:])[-2:]
-        self.connection.drain(_BLOCK_OCTETS)
-        self._heed_early_verdict()
-
-    def end_content(self) -> Reply:
-        self._heed_early_verdict()
-        self.client.end_of_data(b"" if self._last_octets == b"\r\n" else b"\r\n")
-        return self._replied()
-
-    def say(self, line: str) -> None:
-        """Send a line by hand."""
-        if self.client.state is not State.CONTENT:
-            self.said.append(self.client.by_hand(line))
-        elif line == ".":
-            self.said.append(self.client.content_reply())
-            self.client.end_of_data()
-        else:
-            self.client.send_content(_line_of_content(line))
-        self.connection.drain(0)
-
-    def drop(self) -> None:
-        """Close the connection; nobody reads what it may still say."""
-        self.connection.close()
-        for unread in (*self.said, self._verdict):
-            if unread:
-                unread.addErrback(lambda lost: None)
-
-    def _heed_early_verdict(self) -> None:
-        if self.client.state is State.CLOSED:
-            raise _refused("content", self._replied())
-
-    def _replied(self) -> Reply:
-        assert self._verdict
-        verdict, self._verdict = self._verdict, None
-        return self.run(verdict)
-
-
-def _line_of_content(line: str) -> bytes:
-    if any(octet in line for octet in "\r\n\0"):
-        raise BadArgument("msg", "CR, LF and NUL cannot be sent in a line")
-    return line.encode("utf-8", "surrogateescape") + b"\r\n"
-
-
-def _timeouts_s() -> dict[Verb, float]:
+@functools.lru_cache(maxsize=4)
+def _timeouts_s(reply_s: float, end_of_data_s: float) -> dict[Verb, float]:
     """What the module's numbers mean for each verb; QUIT and the handshake keep shorter ones of their own."""
-    shorter = {verb: min(COMMANDS[verb].timeout_s, REPLY_TIMEOUT) for verb in (Verb.QUIT, Verb.HANDSHAKE)}
-    return dict.fromkeys(Verb, REPLY_TIMEOUT) | shorter | {Verb.END_OF_DATA: END_OF_DATA_TIMEOUT}
+    shorter = {verb: min(COMMANDS[verb].timeout_s, reply_s) for verb in (Verb.QUIT, Verb.HANDSHAKE)}
+    return dict.fromkeys(Verb, reply_s) | shorter | {Verb.END_OF_DATA: end_of_data_s}
 
 
 def _first_that_works(attempts: Sequence[Callable[[], None]]) -> None:
@@ -537,29 +418,22 @@ def _first_that_works(attempts: Sequence[Callable[[], None]]) -> None:
     raise (temporary or problems)[-1]
 
 
-def _exception_for(error: SessionError) -> ClientException | TemporaryError:
+def _exception_for(error: SessionError | Misuse) -> ClientException | TemporaryError:
     exception = _kind_of(error)(str(error))
-    exception.reply = error.reply
+    exception.reply = error.reply if isinstance(error, SessionError) else None
     return exception
 
 
-def _kind_of(error: SessionError) -> type[ClientException] | type[TemporaryError]:
-    if error.reply:
-        refused_login = isinstance(error, Refused) and error.step == "AUTH"
-        return _NothingElseHelps if refused_login and error.reply.code == _INVALID_CREDENTIALS else _kind(error.reply)
-    if isinstance(error, TLSFailed) and error.unverified:
-        return _NothingElseHelps
-    return ClientException if isinstance(error, ProtocolViolation | NotOffered) else TemporaryError
-
-
-def _kind(reply: Reply) -> type[ClientException]:
-    return _TemporaryRefusal if reply.severity == 4 else ClientException
-
-
-def _refused(step: str, reply: Reply) -> ClientException:
-    exception = _kind(reply)(f"{step}: {reply}")
-    exception.reply = reply
-    return exception
+def _kind_of(error: SessionError | Misuse) -> type[ClientException] | type[TemporaryError]:
+    match error:
+        case Refused(step="AUTH", reply=Reply(code=535)) | TLSFailed(unverified=True):
+            return _NothingElseHelps
+        case SessionError(reply=Reply(severity=4)):
+            return _TemporaryRefusal
+        case SessionError(reply=Reply()) | ProtocolViolation() | NotOffered() | Misuse():
+            return ClientException
+        case _:
+            return TemporaryError
 
 
 def _login(credentials: tuple[str | None, str | None]) -> Credentials | None:

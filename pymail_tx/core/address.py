@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -86,6 +87,7 @@ class Mailbox:
         return f"{self.local_part}@{self.domain}" if self.domain else self.local_part
 
 
+@lru_cache(maxsize=1_024)
 def ascii_domain(field: str, domain: str) -> str:
     """
     A domain or address literal, checked, in ASCII.

@@ -23,6 +23,8 @@ from pymail_tx.core.reply import Reply
 class Verb(enum.Enum):
     """What the client says or does next; the value is the word on the wire, if there is one."""
 
+    __hash__ = object.__hash__  # each member is one object, and Enum's own, in Python, shows in profiles
+
     HANDSHAKE = "TLS handshake"
     GREETING = "greeting"
     EHLO = "EHLO"
@@ -42,6 +44,8 @@ class Verb(enum.Enum):
 
 class Answer(enum.Enum):
     """What a reply says, by its first digit (RFC 5321 §4.2.1)."""
+
+    __hash__ = object.__hash__  # each member is one object, and Enum's own, in Python, shows in profiles
 
     DONE = "2yz"
     GO_ON = "3yz"

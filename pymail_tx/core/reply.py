@@ -106,9 +106,10 @@ class ReplyReader:
         return None if separator == b"-" else self._whole()
 
     def _take(self, line: bytes, code: bytes, text: bytes) -> None:
+        octets = len(line) + 2
         self._code = code
-        self._octets += len(line) + 2
-        if len(line) + 2 > MAX_REPLY_LINE_OCTETS:
+        self._octets += octets
+        if octets > MAX_REPLY_LINE_OCTETS:
             raise ProtocolViolation(f"a reply line of more than {MAX_REPLY_LINE_OCTETS} octets")
         if len(self._lines) == MAX_REPLY_LINES:
             raise ProtocolViolation(f"a reply of more than {MAX_REPLY_LINES} lines")

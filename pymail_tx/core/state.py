@@ -15,6 +15,7 @@ The page docs/reference/session-states.md is drawn from this table.
 from __future__ import annotations
 
 import enum
+from functools import cache
 
 from pymail_tx.core.command import Answer, Verb
 from pymail_tx.core.errors import ProtocolViolation
@@ -22,6 +23,8 @@ from pymail_tx.core.errors import ProtocolViolation
 
 class State(enum.Enum):
     """Where a session is, by the replies that came; the value is for people."""
+
+    __hash__ = object.__hash__  # each member is one object, and Enum's own, in Python, shows in profiles
 
     HANDSHAKE = "TLS handshake of an implicit TLS port"
     GREETING = "waiting for the greeting"
@@ -135,6 +138,7 @@ def after(state: State, verb: Verb, answer: Answer) -> State:
         raise ProtocolViolation(f"{answer.value} to {verb.value} while {state.value}") from None
 
 
+@cache
 def hoped_after(state: State, verb: Verb) -> State | None:
     """
     The state that C{verb} leads to if the server says yes; C{None} if the verb

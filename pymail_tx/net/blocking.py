@@ -39,37 +39,41 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-READ_OCTETS = 65_536
+READ_OCTETS = 8_192
 """What is read from the socket at a time."""
 
-SEND_OCTETS = 262_144
-"""What is offered to the socket at a time; its buffer seldom takes more."""
+_READ_AND_WRITE = select.POLLIN | select.POLLOUT
 
 
 @implementer(IDelayedCall)
 @define(eq=False)
 class _Call:
-    _clock: BlockingClock
-    _time_s: float
-    _call: Callable[[], object] | None
+    """
+    @ivar time_s: when, by the clock.
+    @ivar call: what; C{None} once it is called or cancelled.
+    """
+
+    clock: BlockingClock
+    time_s: float
+    call: Callable[[], object] | None
 
     def getTime(self) -> float:
-        return self._time_s
+        return self.time_s
 
     def cancel(self) -> None:
-        self._call = None
+        self.call = None
 
     def delay(self, secondsLater: float) -> None:
-        self._time_s += secondsLater
+        self.time_s += secondsLater
 
     def reset(self, secondsFromNow: float) -> None:
-        self._time_s = self._clock.seconds() + secondsFromNow
+        self.time_s = self.clock.seconds() + secondsFromNow
 
     def active(self) -> bool:
-        return self._call is not None
+        return self.call is not None
 
     def run(self) -> None:
-        call, self._call = self._call, None
+        call, self.call = self.call, None
         if call:
             call()
 
@@ -98,16 +102,16 @@ class BlockingClock:
         """See L{IReactorTime}."""
         return [call for call in self._calls if call.active()]
 
-    def until_next_s(self) -> float | None:
-        """Seconds to the next call, 0 if it is overdue, C{None} if there is none."""
-        times_s = [call.getTime() for call in self.getDelayedCalls()]
-        return max(0.0, min(times_s) - self.seconds()) if times_s else None
+    def until_next_ms(self) -> int | None:
+        """Milliseconds to the next call, 0 if it is due, C{None} if there is none."""
+        times_s = [call.time_s for call in self._calls if call.call]
+        return max(0, math.ceil((min(times_s) - time.monotonic()) * 1_000)) if times_s else None
 
     def run_due(self) -> None:
         """Make the calls whose time has come."""
         now_s = self.seconds()
         for call in self.getDelayedCalls():
-            if call.getTime() <= now_s:
+            if call.time_s <= now_s:
                 call.run()
 
 
@@ -144,6 +148,7 @@ class BlockingConnection:
     """
     Transport of an L{SMTPClient} around a connected socket.
 
+    @ivar socket: the connected socket, not to be read or written by others.
     @ivar clock: to be the client's.
     """
 
@@ -151,8 +156,9 @@ class BlockingConnection:
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.clock = clock
-        self._socket = connected
-        self._peer = _address(connected.getpeername())
+        self.socket = connected
+        self._poll = select.poll()  # unlike select, it takes descriptors beyond 1,023
+        self._watched = 0
         self._wire = _Wire(self)
         self._tls: TLSMemoryBIOProtocol | None = None
         self._client: SMTPClient | None = None
@@ -173,7 +179,6 @@ class BlockingConnection:
         """
         results: list[_T | Failure] = []
         deferred.addBoth(results.append)
-        self._send()
         while not results:
             self._turn()
         result = results[0]
@@ -187,11 +192,19 @@ class BlockingConnection:
         while len(self._wire.unsent) > octets and self._client:
             self._turn()
 
+    def listen(self) -> None:
+        """Take in what has come already, without waiting."""
+        if not self._lost and self._readable(timeout_ms=0):
+            self._receive()
+        if self._lost and self._client:
+            self._report_loss()
+
     def close(self) -> None:
         """Send what can be sent at once, and close."""
         self._send()
         self._lose(ConnectionDone())
-        self._report_loss()
+        if self._client:
+            self._report_loss()
 
     # What the protocol asks of a transport
 
@@ -223,11 +236,11 @@ class BlockingConnection:
 
     def getPeer(self) -> IAddress:
         """See L{ITransport}."""
-        return self._peer
+        return _address(self.socket.getpeername())
 
     def getHost(self) -> IAddress:
         """See L{ITransport}."""
-        return _address(self._socket.getsockname())
+        return _address(self.socket.getsockname())
 
     @property
     def disconnecting(self) -> bool:
@@ -241,47 +254,61 @@ class BlockingConnection:
     # The loop
 
     def _turn(self) -> None:
-        """Wait until the socket or the clock has something to do, and do it."""
+        """Send, then wait until the socket or the clock has something to do, and do it."""
+        timeout_ms = self.clock.until_next_ms()
+        if timeout_ms == 0:
+            self.clock.run_due()
+        self._send()
         if self._lost:
             self._report_loss()
-            return
-        if _wait(self._socket, to_write=bool(self._wire.unsent), timeout_s=self.clock.until_next_s()):
+        elif self._readable(timeout_ms):
             self._receive()
-        self._send()
-        self.clock.run_due()
+
+    def _readable(self, timeout_ms: int | None) -> bool:
+        """Wait until the socket can be read or is broken, or else can be written, where there is something to."""
+        watched = _READ_AND_WRITE if self._wire.unsent else select.POLLIN
+        if watched != self._watched:
+            self._poll.register(self.socket, watched)
+            self._watched = watched
+        events = self._poll.poll(timeout_ms)
+        return bool(events) and events[0][1] != select.POLLOUT
 
     def _send(self) -> None:
         unsent = self._wire.unsent
         try:
             while unsent and not self._lost:
-                with memoryview(unsent) as view:
-                    sent = self._socket.send(view[:SEND_OCTETS])
-                del unsent[:sent]
+                del unsent[: self.socket.send(unsent)]
         except BlockingIOError:
             return
         except OSError as problem:
+            while self._receive():
+                pass  # what the server said before it went counts
             self._lose(ConnectionLost(problem))
         if self._wire.closing and not unsent:
             self._lose(ConnectionDone())
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """
+        @return: whether there was something.
+        """
         try:
-            data = self._socket.recv(READ_OCTETS)
+            data = self.socket.recv(READ_OCTETS)
         except BlockingIOError:
-            return
+            return False
         except OSError as problem:
             self._lose(ConnectionLost(problem))
-            return
+            return False
         if not data:
             self._lose(ConnectionDone())
         elif self._client:
             (self._tls or self._client).dataReceived(data)
+        return bool(data)
 
     def _lose(self, reason: Exception) -> None:
         if self._lost is None:
             self._lost = reason
             self._wire.unsent.clear()
-            self._socket.close()
+            self.socket.close()
 
     def _report_loss(self) -> None:
         client, self._client = self._client, None
@@ -293,15 +320,3 @@ class BlockingConnection:
 def _address(name: tuple[str, int]) -> IAddress:
     host, port = name[:2]
     return (IPv6Address if ":" in host else IPv4Address)("TCP", host, port)
-
-
-def _wait(waited: socket.socket, *, to_write: bool, timeout_s: float | None) -> bool:
-    """
-    Wait until the socket can be read, or written where there is something to.
-
-    @return: whether it can be read, or is broken.
-    """
-    poll = select.poll()  # unlike select, it takes descriptors beyond 1,023
-    poll.register(waited, select.POLLIN | (select.POLLOUT if to_write else 0))
-    events = poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1_000))
-    return any(event & ~select.POLLOUT for _, event in events)
