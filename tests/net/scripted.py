@@ -188,12 +188,14 @@ def ehlo_lines(*keywords: str) -> list[str]:
 class ScriptedCase(SynchronousTestCase):
     timeout = 60
 
+    def setUp(self) -> None:
+        self.addCleanup(gc.collect)  # comes last: a Deferred that failed unheard says so when it is collected
+
     def server(
         self, *keywords: str, implicit_tls: ClientTLS | None = None, timeouts_s: Mapping[Verb, float] | None = None
     ) -> ScriptedServer:
         """A server that the client has just connected to; with keywords, one that answered EHLO with them."""
         server = ScriptedServer(self, implicit_tls=implicit_tls, timeouts_s=timeouts_s)
-        self.addCleanup(gc.collect)  # a Deferred that failed unheard says so when it is collected
         self.addCleanup(server.ends)
         if keywords:
             server.opens(*keywords)

@@ -1099,6 +1099,7 @@ class Secrets(ScriptedCase):
     """Whatever a server says after AUTH: no secret, nor its base64, in a log, an exception, a repr."""
 
     def setUp(self) -> None:
+        super().setUp()
         self.log = io.StringIO()
         observer = FileLogObserver(self.log, formatEventAsClassicLogText)
         globalLogPublisher.addObserver(observer)
