@@ -56,9 +56,10 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from pymail_tx.core.address import Mailbox
 from pymail_tx.core.command import Verb
 from pymail_tx.core.envelope import Envelope, Recipient
-from pymail_tx.core.errors import BadArgument, ProtocolViolation, Refused, ReplyTimeout, SessionError, TLSFailed
+from pymail_tx.core.errors import ProtocolViolation, Refused, ReplyTimeout, SessionError, TLSFailed
 from pymail_tx.core.outcome import Outcome, Report, Status, TLSFacts
 from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.secret import Secret
@@ -178,8 +179,8 @@ class SMTPSenderFactory(ClientFactory):
         @raise AddressError: C{fromEmail} cannot go out on the wire. It is
             twisted.mail.smtp's.
         """
-        self.fromEmail = _mailbox(_text(fromEmail))
-        self.toEmail = [_octets(path) for path in _listed(toEmail)]
+        self.fromEmail = _sender(fromEmail)
+        self.toEmail = [_as_given(path) for path in _listed(toEmail)]
         self.file = file
         self.result = deferred
         self.timeout = timeout
@@ -419,7 +420,7 @@ def sendmail(  # noqa: PLR0913  # twisted.mail's signature
     factory = _MailFactory(
         username, password, from_addr, to_addrs, cast(File, msg) if hasattr(msg, "read") else _Held(msg), sent,
         heloFallback=True, requireAuthentication=requireAuthentication,
-        requireTransportSecurity=requireTransportSecurity, hostname=smtphost, clock=IReactorTime(used),
+        requireTransportSecurity=requireTransportSecurity, hostname=smtphost, clock=IReactorTime(used, None),
     )  # fmt: skip
     factory.domain = senderDomainName or ""
     used.connectTCP(_text(smtphost), port, factory)
@@ -549,21 +550,30 @@ def _twisted_mail(name: str) -> object:
 # Arguments in our terms
 
 
+def _sender(path: Path) -> str:
+    """
+    @raise AddressError: it cannot be sent.
+    """
+    try:
+        address = _mailbox(_text(path))
+        if address:
+            Mailbox.parse("fromEmail", address)
+    except ValueError as problem:
+        raise _exception("AddressError")(str(problem)) from None
+    return address
+
+
 def _envelope(sender: str, recipients: Sequence[bytes]) -> tuple[Envelope | None, dict[int, str]]:
     """
     @return: the envelope, C{None} without recipients that can be sent to, and by the recipient's index why it cannot.
-    @raise AddressError: the sender cannot be sent.
     """
     accepted, refused = [], {}
     for index, address in enumerate(recipients):
         try:
             accepted.append(Recipient(_mailbox(address.decode())))
-        except BadArgument as problem:
+        except ValueError as problem:
             refused[index] = f"5.1.3 {problem}"
-    try:
-        return Envelope(sender, accepted) if accepted else None, refused
-    except BadArgument as problem:
-        raise _exception("AddressError")(str(problem)) from None
+    return (Envelope(sender, accepted) if accepted else None), refused
 
 
 def _mailbox(address: str) -> str:
@@ -592,5 +602,10 @@ def _text(value: Path) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _octets(value: Path) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
+def _as_given(path: Path) -> bytes:
+    """What stands for a recipient in the results. A lone surrogate has no octets, and makes no mailbox either way."""
+    return path if isinstance(path, bytes) else str(path).encode(errors="backslashreplace")
+
+
+def _octets(text: Text) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()

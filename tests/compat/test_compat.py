@@ -11,6 +11,8 @@ from email.message import EmailMessage, Message
 from io import BytesIO
 
 from attrs import define
+from hypothesis import given
+from hypothesis.strategies import binary, emails, lists, one_of, text
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, NotConnectingError, TCPTimedOutError
@@ -31,6 +33,11 @@ MESSAGE = b"Subject: Hello\n\n.It works.\n"
 ON_THE_WIRE = "Subject: Hello\r\n\r\n..It works.\r\n.\r\n"
 OPENS = ["220 mx.example ESMTP", "250 mx.example"]
 TAKES = ["250 2.1.0 ok", "250 2.1.5 ok", "354 go on", "250 2.0.0 queued as 4711"]
+
+
+_ADDRESSES = one_of(
+    text('ab@.<>"\\ ,:;[]()\r\n\0é\udcff', max_size=20), text(max_size=20), binary(max_size=20), emails()
+)
 
 
 @implementer(IConnector)
@@ -197,6 +204,13 @@ class Sending(Case):
         self.assertEqual(self.wrote(), "QUIT\r\n")
         self.loses()
 
+    def test_an_empty_list_of_recipients_fails(self) -> None:
+        self.begin(SMTPSenderFactory("ann@example.net", [], BytesIO(MESSAGE), self.fired, 0, clock=self.clock))
+        self.connects()
+        self.says(OPENS[0])
+        self.assertEqual(self.failed(smtp.SMTPDeliveryError).code, 554)
+        self.loses()
+
     def test_the_factory_tells_that_it_has_finished(self) -> None:
         self.plain()
         self.connects()
@@ -215,7 +229,7 @@ class Addresses(Case):
         self.says("220 mx.example", "250-mx.example", "250 PIPELINING")
         paths = [line for line in self.wrote().splitlines() if line.startswith(("MAIL", "RCPT"))]
         self.loses()
-        self.failed(smtp.SMTPConnectError)
+        self.failureResultOf(self.fired, smtp.SMTPConnectError, smtp.SMTPDeliveryError)
         return paths
 
     def test_text_octets_and_address_objects_are_taken(self) -> None:
@@ -243,10 +257,29 @@ class Addresses(Case):
         )
 
     def test_a_sender_that_cannot_be_sent_is_an_address_error(self) -> None:
-        for sender in ("ann@exa mple.net", "ann@example.net\r\nRSET", "a b <"):
+        for sender in (
+            "ann@exa mple.net",
+            "ann@example.net\r\nRSET",
+            "a b <",
+            b"\xff@example.net",
+            "\udcff@example.net",
+        ):
             self.assertRaises(
                 smtp.AddressError, SMTPSenderFactory, sender, "bob@example.org", BytesIO(), Deferred(), clock=self.clock
             )
+
+    @given(sender=_ADDRESSES, recipients=lists(_ADDRESSES, max_size=3))
+    def test_no_address_whatever_it_is_says_more_than_a_path(
+        self, sender: str | bytes, recipients: list[str | bytes]
+    ) -> None:
+        self.fired = Deferred()
+        try:
+            paths = self.envelope(sender, recipients)
+        except smtp.AddressError:
+            return
+        self.assertLessEqual(len(paths), 1 + len(recipients))
+        for path in paths:
+            self.assertRegex(path, r"\A(MAIL FROM|RCPT TO):<([^<>\s]|\"[^<>\"]*\")*>\Z")
 
 
 class Failing(Case):
