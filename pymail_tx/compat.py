@@ -21,7 +21,8 @@ docs/howto/from-twisted-mail.md; the rules of this house:
      default is C{True}.
   3. A message that may have been delivered is not sent again. Otherwise a
      session that ended early is tried again as often as C{retries} says.
-  4. The Deferred fires, however the connection came about and went.
+  4. Once there is a connection the Deferred fires, whoever made it and however
+     it ends.
 
 twisted.mail.smtp is imported when an exception or the default reactor is
 needed, not before.
@@ -223,6 +224,7 @@ class SMTPSenderFactory(ClientFactory):
 
     def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
         """See L{ClientFactory}."""
+        self.currentProtocol = None
         self._connect_again()
 
     # One attempt
@@ -319,7 +321,7 @@ class ESMTPSenderFactory(SMTPSenderFactory):
     ) -> None:
         """
         STARTTLS is used where the server offers it, if C{contextFactory} or
-        C{hostname} is given.
+        C{hostname} is given. What is not told here is L{SMTPSenderFactory}'s.
 
         @param username: the credentials, used where the server offers AUTH.
         @param password: see C{username}.
@@ -332,9 +334,6 @@ class ESMTPSenderFactory(SMTPSenderFactory):
             connection that comes with TLS has it.
         @param hostname: whose certificate STARTTLS must show, if there is no
             C{contextFactory}.
-
-        The rest is L{SMTPSenderFactory}'s.
-
         @raise BadArgument: NUL stands in the credentials (RFC 4616 §2).
         @raise UnicodeDecodeError: they are octets and not UTF-8.
         """
@@ -408,7 +407,7 @@ def sendmail(  # noqa: PLR0913  # twisted.mail's signature
 
     @param smtphost: its certificate must verify for this name, if it offers
         STARTTLS.
-    @param msg: a file, the message itself, or an L{email.message.Message},
+    @param msg: a file, the message itself, or a C{email.message.Message},
         whose Bcc header is left out.
     @param senderDomainName: our name for EHLO, by default this machine's.
     @param reactor: by default twisted.mail's.
@@ -445,6 +444,7 @@ class _ApplicationTLS(ClientTLS):
     """The TLS of one connection as the application's own context factory makes and judges it."""
 
     def __init__(self, factory: IOpenSSLClientConnectionCreator | _Contexts) -> None:
+        self.problem = ""
         self._factory = factory
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -590,7 +590,7 @@ def _mailbox(address: str) -> str:
 
 @functools.cache
 def _own_name() -> str:
-    """This machine's name. Asked once, since the resolver may have to."""
+    """This machine's name. Asked once, since finding it may ask the resolver; twisted.mail does so when imported."""
     return socket.getfqdn()
 
 

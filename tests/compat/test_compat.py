@@ -391,6 +391,7 @@ class TryingAgain(Case):
         self.connects()
         self.says(*OPENS, *TAKES[:2])
         self.loses()
+        self.assertIsNone(self.factory.currentProtocol)
         self.connects()
         self.says(*OPENS, *TAKES)
         self.assertEqual(self.successResultOf(self.fired)[0], 1)
