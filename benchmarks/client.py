@@ -60,7 +60,7 @@ def main() -> int:
     except NotHere as problem:
         print(problem, file=sys.stderr)
         return 1
-    print(measure.machine(), flush=True)
+    print(_setting(), flush=True)
     rows: list[Row] = []
     for part in options.only:
         found = list(PARTS[part](options))
@@ -96,9 +96,13 @@ def _parts(text: str) -> list[str]:
     return sorted(set(chosen))
 
 
+def _setting() -> str:
+    return f"{measure.machine()}, beside {peers.versions()}"
+
+
 def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     command = shlex.join(["python", "benchmarks/client.py", *sys.argv[1:]])
-    measured = f"Measured on {options.date} on {measure.machine()}, by `{command}`."
+    measured = f"Measured on {options.date} on {_setting()}, by `{command}`."
     page = measure.with_section(PAGE.read_text(), "client", f"{measured}\n\n{measure.markdown_table(rows)}")
     PAGE.write_text(page)
 

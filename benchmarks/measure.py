@@ -10,15 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from attrs import frozen
-
-from tests import peers
 
 NOT_BUILT = "not built yet"
 NOT_MEASURED = "not measured"
@@ -153,11 +150,9 @@ def cpu_s(pid: int) -> float:
 
 def machine() -> str:
     """What the figures were measured on."""
-    cores = len(os.sched_getaffinity(0))
-    twisted = version("Twisted")
     return (
-        f"{cores} cores of {_cpu_model()}, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, Twisted {twisted}, Postfix {_postfix_version()}"
+        f"{len(os.sched_getaffinity(0))} cores of {_cpu_model()}, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, Twisted {version('Twisted')}"
     )
 
 
@@ -166,11 +161,6 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
-
-
-def _postfix_version() -> str:
-    asked = [peers.command("postconf"), "-d", "-h", "mail_version"]
-    return subprocess.run(asked, capture_output=True, check=True, timeout=30, text=True).stdout.strip()
 
 
 def with_section(page: str, name: str, text: str) -> str:

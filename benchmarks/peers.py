@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, TypedDict
 
@@ -86,6 +87,16 @@ def require_postfix_tools() -> None:
             peers.command(tool)
     except FileNotFoundError:
         raise NotHere(NEXT_STEP) from None
+
+
+def versions() -> str:
+    """Of what is measured beside."""
+    asked = [peers.command("postconf"), "-d", "-h", "mail_version"]
+    postfix_version = subprocess.run(asked, capture_output=True, check=True, timeout=30, text=True).stdout.strip()
+    path = [str(packages) for packages in BENCH_PYTHON.parents[1].glob("lib/python*/site-packages")]
+    found = [distributions(name=name, path=path) for name in ("aiosmtplib", "uvloop")]
+    others = [f"{one.name} {one.version}" for several in found for one in several]
+    return ", ".join([f"Postfix {postfix_version}", *others])
 
 
 # Servers

@@ -9,7 +9,7 @@ A delivery, from start to end:
   2. L{pymail_tx.relay.scheduler} claims what is due; the claim has stored the
      attempt and the time of the next one before anything is tried.
   3. L{pymail_tx.net.agent} connects as the route says, secures and
-     authenticates the session, and has L{pymail_tx.net.transaction} say the
+     authenticates the session, and has L{pymail_tx.net.pipeline} say the
      message over L{pymail_tx.net.protocol}, the state table at work.
   4. What the server said becomes an outcome for each recipient
      (L{pymail_tx.core.verdicts}), and the spool records it, a bounce included.

@@ -194,6 +194,7 @@ class Session:
 
     # The five ways in, and start, which tries them
 
+    @_in_pymails_terms
     def start(self) -> None:
         """
         Open a session, encrypted if possible, and say whom the message is from
@@ -209,7 +210,8 @@ class Session:
         if self._allow_plaintext or not _login(self.credentials):
             ways += [(self.plain, 25), (self.plain, 587)]
         _first_that_works([partial(way, port) for way, port in ways])
-        self._name_envelope()
+        envelope = Envelope(self.source, [self.destination])
+        self._in_mode(COMMAND_MODE, "start").name_envelope(envelope)
 
     def plain(self, port: int) -> None:
         """Open a session in plain text, without credentials, up to MAIL FROM."""
@@ -250,7 +252,7 @@ class Session:
             The connection is closed, the message not accepted.
         @raise TemporaryError: the server stopped reading, or is gone.
         """
-        octets = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+        octets = _octets(data) if isinstance(data, str) else data
         self._in_mode(DATA_MODE, "sendData").send(octets)
         self.dataSize += len(octets)
 
@@ -363,11 +365,6 @@ class Session:
         if credentials and "PLAIN" in client.extensions.auth_mechanisms:
             await opening.authenticate(client, credentials)
 
-    @_in_pymails_terms
-    def _name_envelope(self) -> None:
-        envelope = Envelope(self.source, [self.destination])
-        self._in_mode(COMMAND_MODE, "start").name_envelope(envelope)
-
     def _in_mode(self, mode: int, method: str) -> OpenSession:
         """The session, if it is there and in the mode that the method needs."""
         if self._session is None:
@@ -434,6 +431,13 @@ def _kind_of(error: SessionError | Misuse) -> type[ClientException] | type[Tempo
             return ClientException
         case _:
             return TemporaryError
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as problem:
+        raise BadArgument("data", str(problem)) from None
 
 
 def _login(credentials: tuple[str | None, str | None]) -> Credentials | None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pymail_tx.core.outcome import Peer
     from pymail_tx.core.reply import Reply
 
 
@@ -47,6 +48,7 @@ class SessionError(Exception):
     @ivar reply: what the server said last, if it said why.
     @ivar enhanced: the enhanced status code that fits (RFC 3463), ours.
     @ivar final: trying this server again is of no use.
+    @ivar peer: whom the session was with, if one was being opened.
     """
 
     enhanced = "4.4.2"
@@ -55,6 +57,7 @@ class SessionError(Exception):
     def __init__(self, problem: str, reply: Reply | None = None) -> None:
         super().__init__(problem)
         self.reply = reply
+        self.peer: Peer | None = None
 
 
 class ProtocolViolation(SessionError):

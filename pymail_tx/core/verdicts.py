@@ -44,6 +44,10 @@ class Verdicts:
         """Whether the recipient has no verdict."""
         return index not in self._given
 
+    def copy(self) -> Verdicts:
+        """The same so far. For replies that are not proved yet to be in step: they may have to be forgotten."""
+        return Verdicts(self.envelope, self.peer, dict(self._given))
+
     def rcpt(self, index: int, reply: Reply) -> None:
         """The reply to a recipient's RCPT came."""
         if reply.severity == 2:
@@ -89,8 +93,9 @@ class Verdicts:
 
         @param uncertain: end of data was written and its reply did not come.
         """
+        doubtful = frozenset(self._accepted if uncertain else ())
         for index in self.open:
-            doubt = uncertain and index in self._accepted
+            doubt = index in doubtful
             reason = f"{error.enhanced} {error}" + ("; it may have been delivered" if doubt else "")
             status = Status.FAILED if error.final else Status.DEFERRED
             self._given[index] = self._own(index, status, reason, error.reply, uncertain=doubt)

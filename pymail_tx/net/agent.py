@@ -1,77 +1,81 @@
 """
 The agent: from a message and a server to a L{Report}.
 
-It connects, secures and authenticates the session as the target asks, has the
-message sent and says good-bye. Whatever a server, DNS or the network can do
-becomes an Outcome here, once; above, outcomes are values.
+It keeps connections to one server (L{pymail_tx.net.connector} opens them) and
+has each send messages in a row (L{pymail_tx.net.pipeline}). Which connection
+takes which message is L{pymail_tx.core.pool}'s to decide. Whatever a server, DNS
+or the network can do becomes an Outcome, here at the latest; above, outcomes
+are values.
 
-Policy of TLS (protocol-wise see RFC 3207, RFC 8314):
+One message's way::
 
-  - C{none}: plain text.
-  - C{opportunistic}: TLS with any certificate; if STARTTLS is refused or its
-    handshake breaks, plain text over a fresh connection. In TLS 1.3 a server
-    judges the handshake when ours is over already (RFC 8446 §2), so a
-    connection lost before the EHLO behind it counts as broken as well.
-  - C{required}: TLS with any certificate, or the message waits.
-  - C{verified}: TLS with a certificate that verifies, or the message waits.
-
-Credentials that a server refused (535) are not tried again for five minutes:
-one rotated password must neither bounce a queue nor lock an account.
+    send -> pool -> an idle connection, or one being opened
+         -> its pipeline, first or behind another message -> report
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections import Counter
 
-from attrs import frozen
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from attrs import evolve, frozen
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import BadArgument, NoConnection, OutOfOrder, Refused, SessionError, SessionLost, TLSFailed
-from pymail_tx.core.outcome import Peer, Report
-from pymail_tx.core.reply import Reply
-from pymail_tx.core.routes import Scheme, Target, TLSPolicy
-from pymail_tx.core.sasl import Credentials
-from pymail_tx.core.state import State
-from pymail_tx.core.verdicts import Verdicts
-from pymail_tx.net import opening
-from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
-from pymail_tx.net.tls import ClientTLS
+from pymail_tx.core.errors import OutOfOrder, SessionError
+from pymail_tx.core.outcome import Report, Status
+from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
+from pymail_tx.core.routes import Target
+from pymail_tx.net.connector import Connector, leave
+from pymail_tx.net.pipeline import Pipeline, Sending
+from pymail_tx.net.protocol import SMTPClient
 
-CONNECT_TIMEOUT_S = 30
-"""For the look-up of the name and all its addresses; Twisted tries them side by side (RFC 8305)."""
-
-CREDENTIALS_PAUSE_S = 300
-"""How long refused credentials are left in peace at their server."""
-
-_INVALID_CREDENTIALS = 535
-
-_Result = TypeVar("_Result")
+_log = Logger()
 
 
-@frozen
-class _CredentialsRefused:
-    """When the server refused our credentials, and in which words."""
+@frozen(kw_only=True)
+class Statistics:
+    """
+    What an agent does, and has done since it was made.
 
-    at_s: float
-    reply: Reply
+    @ivar waiting: messages that wait for a connection.
+    @ivar opening: connections being opened.
+    @ivar idle: connections without a message.
+    @ivar busy: connections that send.
+    @ivar opened: connections opened so far.
+    @ivar delivered: recipients so far, by their outcome's status.
+    @ivar deferred: likewise.
+    @ivar failed: likewise.
+    """
+
+    waiting: int
+    opening: int
+    idle: int
+    busy: int
+    opened: int
+    delivered: int
+    deferred: int
+    failed: int
 
 
 class SMTPAgent:
     """
-    Sends messages to one server.
+    Sends messages to one server, over connections that it keeps for the next.
     """
 
-    def __init__(
-        self, reactor: IReactorTime, server: str, *, hostname: str = "localhost", trust_root: str | None = None
+    def __init__(  # noqa: PLR0913  # limits, each with a default
+        self,
+        reactor: IReactorTime,
+        server: str,
+        *,
+        hostname: str = "localhost",
+        trust_root: str | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        max_messages_per_connection: int = MAX_MESSAGES_PER_CONNECTION,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        rate: float | None = None,
     ) -> None:
         """
         @param reactor: makes connections and keeps the time.
@@ -80,23 +84,27 @@ class SMTPAgent:
         @param hostname: our name, for EHLO.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store.
-        @raise BadArgument: C{server} or C{hostname} is not what it should be, or
+
+        @param max_connections: this and what follows: see L{Limits}.
+        @raise BadArgument: an argument is not what it should be, or
             C{trust_root} cannot be read.
         """
         self._reactor = reactor
-        self._target = target = Target.parse(server)
-        if target.scheme not in (Scheme.SMTP, Scheme.SMTPS) or target.tls is TLSPolicy.DANE:
-            raise BadArgument("server", f"{target} is not built yet; use smtp://host:port or smtps://host:port")
-        self._credentials = target.credentials
-        self._hostname = ascii_domain("hostname", hostname)
-        self._trust_root = trust_root
-        self._peer = Peer(host=target.host, port=target.port)
-        self._credentials_refused: _CredentialsRefused | None = None
-        self._under_way: set[Deferred[Report]] = set()
+        self._connector = Connector(reactor, Target.parse(server), hostname=hostname, trust_root=trust_root)
+        limits = Limits(
+            max_connections=max_connections,
+            max_messages_per_connection=max_messages_per_connection,
+            idle_timeout_s=idle_timeout_s,
+            rate=rate,
+        )
+        self._pool: Pool[_Connection, Sending] = Pool(limits)
+        self._unfinished: set[Sending] = set()
         self._clients: set[SMTPClient] = set()
+        self._openings: list[Deferred[None]] = []
+        self._ehlo = f"EHLO {hostname}\r\n".encode("ascii")
+        self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
-        if target.tls is not TLSPolicy.NONE:
-            self._creator()  # what is wrong with the CA file is wrong now, and not with a message later
+        self._counts: Counter[Status | str] = Counter()
 
     def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
         """
@@ -105,14 +113,23 @@ class SMTPAgent:
         @param content: header and body.
         @return: fires with the outcome for each recipient, whatever a server
             or the network does. Fails with L{OutOfOrder} after L{close}.
-            Cancelled, it fails with CancelledError and its connection is
-            closed; other messages are not harmed.
+            Cancelled, it fails with CancelledError; what was not sent yet is
+            not sent, and other messages are not harmed.
         """
         if self._closed:
             return fail(OutOfOrder("the agent is closed"))
-        sending = Deferred.fromCoroutine(self._send(envelope, content))
-        self._under_way.add(sending)
-        return sending.addBoth(self._over, sending)
+        sent: Deferred[Report] = Deferred(lambda _: self._cancel(sending))
+
+        def done(report: Report) -> None:
+            self._counts.update(outcome.status for outcome in report.outcomes)
+            self._finished(sending)
+            sent.callback(report)
+
+        sending = Sending(envelope, content, done)
+        self._unfinished.add(sending)
+        self._pool.submit(sending)
+        self._act()
+        return sent
 
     def close(self) -> Deferred[None]:
         """
@@ -123,154 +140,131 @@ class SMTPAgent:
         """
         if self._closed is None:
             self._closed = Deferred()
-            self._maybe_closed()
+            self._pool.limits = evolve(self._pool.limits, idle_timeout_s=0)
+            self._act()
         waiter: Deferred[None] = Deferred()
         self._closed.chainDeferred(waiter)
         return waiter
 
-    def _over(self, result: _Result, sending: Deferred[Report]) -> _Result:
-        self._under_way.discard(sending)
+    def statistics(self) -> Statistics:
+        """What it does, and has done."""
+        pool, counts = self._pool, self._counts
+        return Statistics(
+            waiting=pool.waiting,
+            opening=pool.opening,
+            idle=pool.idle,
+            busy=pool.busy,
+            opened=counts["opened"],
+            delivered=counts[Status.DELIVERED],
+            deferred=counts[Status.DEFERRED],
+            failed=counts[Status.FAILED],
+        )
+
+    # What the pool decides is done here
+
+    def _act(self) -> None:
+        decisions = self._pool.decide(self._reactor.seconds())
+        for connection in decisions.close:
+            leave(connection.client)
+        for _ in range(decisions.open):
+            self._open()
+        self._look_again_in(decisions.look_again_s)
+        for connection, sending in decisions.use:
+            connection.pipeline.start(sending)
         self._maybe_closed()
-        return result
 
-    def _maybe_closed(self) -> None:
-        if self._closed and not self._closed.called and not self._under_way and not self._clients:
-            self._closed.callback(None)
+    def _look_again_in(self, seconds: float | None) -> None:
+        if self._look_again and self._look_again.active():
+            self._look_again.cancel()
+        self._look_again = None if seconds is None else self._reactor.callLater(seconds, self._act)
 
-    async def _send(self, envelope: Envelope, content: bytes) -> Report:
-        verdicts = Verdicts(envelope, self._peer)
-        try:
-            client = await self._open_as_policy_asks(verdicts)
-        except SessionError as error:
-            verdicts.lost(error, uncertain=False)
-            return verdicts.report()
-        try:
-            return await client.send(envelope, content)
-        finally:
-            self._leave(client)
+    def _open(self) -> None:
+        first = self._pool.first
+        helo = first is None or not first.envelope.needs_smtputf8
+        opening = Deferred.fromCoroutine(self._connector.open(self._connected, helo=helo))
+        wanted = opening.addCallbacks(self._opened, self._not_opened)
+        self._openings.append(wanted)
+        wanted.addBoth(lambda _: self._openings.remove(wanted) if wanted in self._openings else None)
 
-    async def _open_as_policy_asks(self, verdicts: Verdicts) -> SMTPClient:
-        self._heed_refused_credentials()
-        starttls = self._target.scheme is Scheme.SMTP and self._target.tls is not TLSPolicy.NONE
-        try:
-            return await self._open(verdicts, starttls=starttls)
-        except SessionError as error:
-            if self._target.tls is TLSPolicy.OPPORTUNISTIC and _is_tls_trouble(error):
-                return await self._open(verdicts, starttls=False)
-            raise
-
-    async def _open(self, verdicts: Verdicts, *, starttls: bool) -> SMTPClient:
-        client = await self._connect()
-        try:
-            await self._negotiate(client, starttls=starttls, helo=not verdicts.envelope.needs_smtputf8)
-        except SessionError:
-            verdicts.peer = client.peer()
-            self._leave(client)
-            raise
-        except BaseException:  # a cancel, which closed it already, or a bug: no session outlives its message
-            client.abort()
-            raise
-        return client
-
-    async def _negotiate(self, client: SMTPClient, *, starttls: bool, helo: bool) -> None:
-        opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)
-        await opening.greet(client, self._hostname, helo=helo and opportunistic)
-        if starttls and not (opportunistic and "STARTTLS" not in client.extensions):
-            await self._secure(client)
-        if self._credentials:
-            await self._authenticate(client, self._credentials)
-
-    async def _secure(self, client: SMTPClient) -> None:
-        try:
-            await opening.secure(client, self._hostname, self._creator())
-        except SessionLost as lost:
-            raise TLSFailed(f"STARTTLS: {lost}") from None
-
-    async def _authenticate(self, client: SMTPClient, credentials: Credentials) -> None:
-        self._heed_refused_credentials()  # another message may have met the refusal since
-        try:
-            await opening.authenticate(client, credentials)
-        except Refused as refused:
-            if refused.reply and refused.reply.code == _INVALID_CREDENTIALS:
-                self._credentials_refused = _CredentialsRefused(self._reactor.seconds(), refused.reply)
-            raise
-
-    async def _connect(self) -> SMTPClient:
-        implicit_tls = self._creator if self._target.scheme is Scheme.SMTPS else None
-        factory = SMTPClientFactory(self._reactor, host=self._target.host, implicit_tls=implicit_tls)
-        connecting = _cancellable(self._endpoint().connect(factory))
-        try:
-            client = await connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
-        except (DeferredTimeout, ConnectTimeout):
-            raise self._no_connection(f"no answer within {CONNECT_TIMEOUT_S} s") from None
-        except (ConnectError, OSError, ValueError) as problem:
-            raise self._no_connection(str(problem)) from None
-        assert isinstance(client, SMTPClient)
+    def _connected(self, client: SMTPClient) -> None:
         self._clients.add(client)
         client.when_gone().addCallback(lambda _: self._gone(client))
-        return client
 
-    def _no_connection(self, problem: str) -> NoConnection:
-        return NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}")
+    def _opened(self, client: SMTPClient) -> None:
+        self._counts["opened"] += 1
+        self._pool.opened(_Connection(self, client), self._reactor.seconds())
+        self._act()
 
-    def _endpoint(self) -> IStreamClientEndpoint:
-        host, port = self._target.host, self._target.port
-        if isIPAddress(host) or "_" in host:  # containers are named so, and HostnameEndpoint takes no such name
-            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-        if isIPv6Address(host):
-            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-        return HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-
-    def _creator(self) -> ClientTLS:
-        must_verify = self._target.tls is TLSPolicy.VERIFIED
-        return ClientTLS(self._target.host, must_verify=must_verify, trust_root=self._trust_root)
-
-    def _leave(self, client: SMTPClient) -> None:
-        """Say good-bye in the background; the protocol gives it 5 s."""
-        if client.state is State.CLOSED:
-            return
-        if client.state in (State.READY, State.CONNECTED, State.TURNED_AWAY):
-            client.quit().addErrback(_is_over)
+    def _not_opened(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            self._pool.abandoned()
         else:
-            client.abort()
+            self._unserved(failure.value if isinstance(failure.value, SessionError) else _bug(failure))
+        self._act()
+
+    def _unserved(self, error: SessionError) -> None:
+        for sending in self._pool.not_opened():
+            sending.verdicts.peer = error.peer or self._connector.peer
+            sending.verdicts.lost(error, uncertain=False)
+            sending.done(sending.verdicts.report())
+
+    def _cancel(self, sending: Sending) -> None:
+        sending.done = lambda report: None
+        if not self._pool.withdraw(sending):
+            for connection in self._pool.connections:
+                connection.pipeline.cancel(sending)
+        for opening in self._openings[len(self._openings) - self._pool.surplus :]:
+            opening.cancel()
+        self._finished(sending)
+
+    def _finished(self, sending: Sending) -> None:
+        self._unfinished.discard(sending)
+        self._maybe_closed()
 
     def _gone(self, client: SMTPClient) -> None:
         self._clients.discard(client)
         self._maybe_closed()
 
-    def _heed_refused_credentials(self) -> None:
-        refused = self._credentials_refused
-        age_s = self._reactor.seconds() - refused.at_s if refused else 0
-        if refused and age_s < CREDENTIALS_PAUSE_S:
-            raise Refused(f"AUTH, last tried {age_s:.0f} s ago,", refused.reply)
+    def _maybe_closed(self) -> None:
+        closing = self._closed and not self._closed.called and not self._unfinished
+        if not closing:
+            return
+        for opening in list(self._openings):
+            opening.cancel()
+        if self._closed and not self._clients and not self._closed.called:
+            self._look_again_in(None)
+            self._closed.callback(None)
 
 
-def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
-    """
-    Cancelled while it looks a name up, Twisted's endpoint says that the host is
-    unknown; this fails with CancelledError then as at any other time.
-    """
-    detached = False
-
-    def cancel(_: Deferred[IProtocol]) -> None:
-        nonlocal detached
-        detached = True
-        connecting.cancel()
-
-    def hand_over(result: IProtocol | Failure) -> None:
-        if not detached:
-            connected.callback(result)
-
-    connected: Deferred[IProtocol] = Deferred(cancel)
-    connecting.addBoth(hand_over)
-    return connected
+def _bug(failure: Failure) -> SessionError:
+    _log.failure("opening a session failed in a way that nobody thought of", failure)
+    return SessionError("an error of ours, see the log")
 
 
-def _is_over(failure: Failure) -> None:
-    """All was decided before QUIT: how the session ends does not matter."""
-    failure.trap(SessionError)
+class _Connection:
+    """One connection of the agent, and where its pipeline gets messages from."""
 
+    def __init__(self, agent: SMTPAgent, client: SMTPClient) -> None:
+        self.client = client
+        self.pipeline = Pipeline(client, owner=self, ehlo=agent._ehlo)
+        self._agent = agent
 
-def _is_tls_trouble(error: SessionError) -> bool:
-    """STARTTLS refused or its handshake broken, as opposed to anything that plain text would meet as well."""
-    return isinstance(error, TLSFailed) or (isinstance(error, Refused) and error.step == "STARTTLS")
+    def take(self) -> Sending | None:
+        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
+        return self._agent._pool.take(self, self._agent._reactor.seconds())
+
+    def give_back(self, sending: Sending) -> None:
+        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
+        self._agent._pool.resubmit(sending)
+
+    def at_rest(self) -> None:
+        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
+        self._agent._pool.free(self, self._agent._reactor.seconds())
+        self._agent._act()
+
+    def ended(self) -> None:
+        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
+        if self.pipeline.out_of_step:
+            self._agent._ehlo = b""  # this host gets no more messages in a row
+        self._agent._pool.gone(self)
+        self._agent._act()

@@ -65,7 +65,7 @@ class ClientTLS:
         self._judged = False
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """See L{IOpenSSLClientConnectionCreator}."""
+        """See L{IOpenSSLClientConnectionCreator <twisted.internet.interfaces.IOpenSSLClientConnectionCreator>}."""
         connection = SSL.Connection(self._context, None)
         if not self._address:
             connection.set_tlsext_host_name(self._host.encode("ascii"))  # RFC 6066 §3: never an address

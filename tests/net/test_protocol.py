@@ -29,7 +29,8 @@ from pymail_tx.core.reply import Reply
 from pymail_tx.core.sasl import WITHHELD, Credentials, encode
 from pymail_tx.core.secret import Secret
 from pymail_tx.core.state import State
-from pymail_tx.net.protocol import SLICE_OCTETS, SMTPClient, SMTPClientFactory
+from pymail_tx.net.dialogue import SLICE_OCTETS
+from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
 from pymail_tx.net.tls import ClientTLS
 from tests.net.scripted import ScriptedCase, ScriptedServer, Wire, ehlo_lines, settled
 

@@ -19,7 +19,7 @@ from pymail_tx.core.content import encoded
 from pymail_tx.core.errors import OutOfOrder
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.state import State
-from pymail_tx.net.transaction import BLOCK_OCTETS
+from pymail_tx.net.pipeline import BLOCK_OCTETS
 from tests.net.scripted import ScriptedCase, ScriptedServer, envelope, outcomes, settled
 
 _HELLO = b"Subject: Hello\r\n\r\nHow are you?\r\n"
@@ -520,10 +520,12 @@ class Cancel(TransactionCase):
         self.smtp.says("250 ok", "550 no", "354 go ahead")
         self.cancelled()
 
-    def test_during_the_reset(self) -> None:
+    def test_the_report_does_not_wait_for_the_reset(self) -> None:
         self.sends(_ANN)
+        self.smtp.wrote()
         self.smtp.says("250 ok", "550 no", "554 no")
-        self.cancelled()
+        self.smtp.expects("RSET")
+        self.assertTrue(self.sent.called)
 
     def cancelled(self) -> None:
         self.smtp.wrote()

@@ -1,0 +1,495 @@
+"""
+What is said and what is answered, in step: the engine under
+L{pymail_tx.net.protocol}.
+
+A L{Dialogue} turns exchanges into lines, lines into replies, replies into
+steps of L{pymail_tx.core.state}'s table, and keeps the deadlines. It knows
+verbs only by their rows. It needs no reactor: clock and transport come from
+whoever makes it.
+
+The rules of the house:
+
+  1. Exchanges are answered in the order in which they were given, each once:
+     with a L{Reply}, with a L{SessionError} when the session ends first, or
+     with L{OutOfOrder} when one before it was refused and it no longer fits.
+  2. They are written together as far as the server's PIPELINING and the verbs
+     allow, and wait otherwise.
+  3. Every end is final: after a violation, a passed deadline, a 421 or a reply
+     nobody asked for the connection is closed, never reused.
+  4. Octets that came before a command was written are never its reply: what
+     arrives together is looked through whole before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pymail_tx.core import sasl
+from pymail_tx.core.command import COMMANDS, Answer, Verb, answer_to
+from pymail_tx.core.content import END_OF_DATA
+from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, ReplyTimeout, SessionError, SessionLost, TLSFailed
+from pymail_tx.core.extensions import Extensions
+from pymail_tx.core.outcome import TLSFacts
+from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
+from pymail_tx.core.secret import Secret
+from pymail_tx.core.state import State, after, hoped_after
+from pymail_tx.net.deadline import Deadline
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from pymail_tx.net.tls import ClientTLS
+
+SLICE_OCTETS = 16_384
+"""LineReceiver copies its buffer for every line; feeding it slices keeps a flood of short lines linear."""
+
+Answered = Callable[[Reply | SessionError | OutOfOrder], object]
+
+
+class SessionTransport(Protocol):
+    """What a session needs of a transport; Twisted's TCP connections have it, and so has the blocking one."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def startTLS(self, contextFactory: ClientTLS) -> object: ...
+    def getHandle(self) -> SSL.Connection: ...
+    def getPeer(self) -> IAddress: ...
+
+
+@define(eq=False)
+class Exchange:
+    """
+    A command, and who hears of its answer.
+
+    @ivar line: the command with its CRLF, empty for a step that is no command.
+    """
+
+    verb: Verb
+    line: bytes = field(default=b"", repr=False)
+    answered: Answered | None = None
+
+    def answer(self, answer: Reply | SessionError | OutOfOrder) -> None:
+        """Tell it, once."""
+        answered, self.answered = self.answered, None
+        if answered:
+            answered(answer)
+
+
+@implementer(IHandshakeListener)
+class Dialogue(LineReceiver):
+    """
+    See the module's head.
+
+    @ivar state: where the session is, by the replies that came.
+    @ivar extensions: what the server's last EHLO reply offered.
+    @ivar tls: the session's TLS, C{None} as long as it is plain text.
+    @ivar ended_by: why the session is over; C{None} while it lasts and after a
+        QUIT that was answered.
+    @ivar in_doubt: an end of data was written, and its reply has not come.
+    @ivar greeting_reply: the greeting, once it has come.
+    @ivar content_refusal: the reply that refused the content while it was sent.
+    @ivar on_end: called when the session ends early, after everybody who waited
+        has heard of it.
+    """
+
+    transport: SessionTransport  # type: ignore[assignment]  # narrower than ITransport, and there once connected
+    delimiter = b"\r\n"
+    MAX_LENGTH = MAX_REPLY_LINE_OCTETS - 2
+
+    def __init__(
+        self, clock: IReactorTime, *, implicit_tls: ClientTLS | None, timeouts_s: Mapping[Verb, float] | None
+    ) -> None:
+        self.state = State.HANDSHAKE if implicit_tls else State.GREETING
+        self.extensions = Extensions()
+        self.tls: TLSFacts | None = None
+        self.ended_by: SessionError | None = None
+        self.in_doubt = False
+        self.greeting_reply: Reply | None = None
+        self.content_refusal: Reply | None = None
+        self.on_end: Callable[[SessionError], object] | None = None
+        self._timeouts_s = {verb: row.timeout_s for verb, row in COMMANDS.items()} | dict(timeouts_s or {})
+        self._deadline = Deadline(clock, self._deadline_passed)
+        self._due_verb = Verb.GREETING
+        self._tls_to_start = implicit_tls
+        self._creator: ClientTLS | None = None
+        self._reader = ReplyReader()
+        self._held = b""
+        self._secrets: tuple[Secret, ...] = ()
+        self._greeting = Exchange(Verb.GREETING)
+        self._handshake: Exchange | None = None
+        self._end_of_data: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._answered: deque[tuple[Exchange, Reply]] = deque()
+        self._unsent: deque[Exchange] = deque()
+        self._hoped: State | None = None
+        self._group: list[bytes] | None = None
+        self._connection_lost = False
+
+    # Exchanges on their way out
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[None]:
+        """What is said inside goes out in one write (RFC 2920 §3.1)."""
+        if self._group is not None:
+            yield
+            return
+        self._group = []
+        try:
+            yield
+        finally:
+            octets, self._group = b"".join(self._group), None
+            if octets:
+                self.transport.write(octets)
+            self._write()
+
+    def say(self, exchange: Exchange) -> None:
+        """
+        Send a command, or have it wait for its turn.
+
+        @raise OutOfOrder: it does not fit the state that the session will be in
+            if everything on its way is accepted.
+        """
+        if self.ended_by:
+            exchange.answer(self.ended_by)
+            return
+        hopes = hoped_after(self.hopes(), exchange.verb)
+        if hopes is None:
+            raise OutOfOrder(f"{exchange.verb.value} cannot be sent while {self.hopes().value}")
+        self._hoped = hopes
+        if self.state is State.SASL:
+            self._unsent.appendleft(exchange)  # other commands wait for the end of the authentication
+        else:
+            self._unsent.append(exchange)
+        self._write()
+
+    def unsay(self, exchange: Exchange) -> bool:
+        """
+        Take a command back.
+
+        @return: whether it was not sent yet; else it stands.
+        """
+        if exchange not in self._unsent:
+            return False
+        self._unsent.remove(exchange)
+        self._hoped = None
+        return True
+
+    def send_content(self, octets: bytes) -> None:
+        """
+        Send octets of the content as they are. Whoever calls sees to line
+        ends, dots and back-pressure; the deadline for a block begins anew.
+
+        @raise OutOfOrder: no 354 came, or the session is over.
+        """
+        if self.state is not State.CONTENT:
+            raise OutOfOrder(f"content cannot be sent while {self.state.value}")
+        self._transmit(octets)
+        self._wait_for(Verb.CONTENT)
+
+    def end_of_data(self, last: bytes = b"") -> None:
+        """
+        Send the lone dot. From here on a loss leaves it open whether the
+        message was accepted. It is not sent if a reply has begun: that one
+        cannot be about the whole content, and the session is over.
+
+        @param last: the rest of the content, to go out in the same write.
+        """
+        if self.state not in (State.CONTENT, State.NOTHING_TO_SEND) or self._end_of_data is None:
+            raise OutOfOrder(f"end of data cannot be sent while {self.state.value}")
+        if self._reply_begun():
+            self._end(ProtocolViolation("a reply that nobody asked for"))
+            return
+        self.in_doubt = True
+        self._waiting.append(self._end_of_data)
+        self._hoped = None
+        self._transmit(last + END_OF_DATA)
+        self._wait_for(Verb.END_OF_DATA)
+
+    def abort(self, problem: str = "closed by us") -> None:
+        """End the session at once, without QUIT."""
+        self._end(SessionLost(problem))
+
+    def violated(self, problem: str) -> None:
+        """End the session: the server broke a rule that this class does not know."""
+        self._end(ProtocolViolation(problem))
+
+    def when_content_answered(self, answered: Answered) -> None:
+        """
+        Hear of the reply to the content: the one to end of data, or a refusal
+        that came before it, after which the session is over.
+
+        @raise OutOfOrder: no 354 came.
+        """
+        if self._end_of_data is None:
+            raise OutOfOrder(f"no content can be sent while {self.state.value}")
+        if self._end_of_data.answered:
+            raise OutOfOrder("somebody waits for the reply to the content already")
+        self._end_of_data.answered = answered
+
+    def _transmit(self, octets: bytes) -> None:
+        if self._group is None:
+            self.transport.write(octets)
+        else:
+            self._group.append(octets)
+
+    def _write(self) -> None:
+        """Send what may be sent; what no longer fits is answered so."""
+        lines, stale = [], []
+        while self._unsent and self._may_write():
+            exchange = self._unsent.popleft()
+            if not self._waiting and hoped_after(self.state, exchange.verb) is None:
+                stale.append(exchange)
+            else:
+                lines.append(exchange.line)
+                self._waiting.append(exchange)
+        if lines:
+            self._transmit(b"".join(lines))
+            if not self._deadline.running:
+                self._wait_for(self._waiting[0].verb)
+        for exchange in stale:
+            exchange.answer(OutOfOrder(f"{exchange.verb.value} was not sent: {self.state.value}"))
+
+    def _may_write(self) -> bool:
+        if not self._waiting:
+            return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
+        return COMMANDS[self._waiting[-1].verb].pipelined and "PIPELINING" in self.extensions
+
+    def hopes(self) -> State:
+        """The state that the session will be in if every command on its way is accepted."""
+        if self._hoped is None:
+            self._hoped = self.state
+            for verb in self._on_their_way():
+                self._hoped = hoped_after(self._hoped, verb) or self._hoped
+        return self._hoped
+
+    def _on_their_way(self) -> Iterator[Verb]:
+        if self.state is State.HANDSHAKE:
+            yield Verb.HANDSHAKE
+        if self.state in (State.HANDSHAKE, State.GREETING):
+            yield Verb.GREETING
+        if self.state is State.SECURING:
+            yield Verb.HANDSHAKE
+        for exchange in (*self._waiting, *self._unsent):
+            if exchange.verb is not Verb.GREETING:
+                yield exchange.verb
+
+    # Replies on their way in
+
+    def connectionMade(self) -> None:
+        """See L{Protocol <twisted.internet.protocol.Protocol>}."""
+        if ITCPTransport.providedBy(self.transport):
+            # Write, write, read against a delayed acknowledgement costs 40 ms with Nagle's algorithm.
+            self.transport.setTcpNoDelay(True)
+        self._waiting.append(self._greeting)
+        if self.state is State.HANDSHAKE:
+            self._start_tls()
+        else:
+            self._wait_for(Verb.GREETING)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See L{Protocol <twisted.internet.protocol.Protocol>}."""
+        for start in range(0, len(data), SLICE_OCTETS):
+            if self.state is not State.CLOSED:
+                super().dataReceived(self._held + data[start : start + SLICE_OCTETS])  # type: ignore[no-untyped-call]
+                self._held = self.clearLineBuffer()  # type: ignore[no-untyped-call]
+                self._look_at_rest(more=start + SLICE_OCTETS < len(data))
+        self._tell()
+
+    def _look_at_rest(self, *, more: bool) -> None:
+        if self.state is State.SECURING:
+            if self._reply_begun() or more:
+                # Octets from before TLS must never be taken for octets from inside it (RFC 3207 §6).
+                self._end(ProtocolViolation("data behind the reply to STARTTLS"))
+            else:
+                self._start_tls()
+        elif self._held and (b"\n" in self._held or b"\r" in self._held[:-1] or b"\0" in self._held):
+            self._end(ProtocolViolation("a reply line that does not end in CRLF"))
+        elif not self._waiting and self._reply_begun() and self.state is not State.CONTENT:
+            self._end(ProtocolViolation("a reply that nobody asked for"))
+
+    def _reply_begun(self) -> bool:
+        return bool(self._held) or self._reader.inside
+
+    def lineReceived(self, line: bytes) -> None:
+        """See L{LineReceiver <twisted.protocols.basic.LineReceiver>}."""
+        if self.state is not State.CLOSED:
+            violation = self._heed(line)
+            if violation:
+                self._end(violation)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """See L{LineReceiver <twisted.protocols.basic.LineReceiver>}."""
+        self._end(ProtocolViolation(f"a reply line of more than {MAX_REPLY_LINE_OCTETS} octets"))
+
+    def _heed(self, line: bytes) -> ProtocolViolation | None:
+        try:
+            if self.state is State.SECURING:
+                raise ProtocolViolation("data behind the reply to STARTTLS")
+            reply = self._reader.line(line)
+            if reply:
+                self._replied(self._without_secrets(reply) if self._secrets else reply)
+        except ProtocolViolation as violation:
+            if sasl.gives_away(line.decode("utf-8", "backslashreplace"), self._secrets):
+                return ProtocolViolation(f"not an SMTP reply: {sasl.WITHHELD}")
+            return violation
+        return None
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        is_challenge = reply.severity == 3 and self._waiting and self._waiting[0].verb is Verb.AUTH
+        return reply if is_challenge else sasl.without_secrets(reply, self._secrets)
+
+    def _replied(self, reply: Reply) -> None:
+        if not self._waiting:
+            self._unasked(reply)
+            return
+        exchange = self._waiting[0]
+        answer = answer_to(exchange.verb, reply)
+        self.state = after(self.state, exchange.verb, answer)
+        self._waiting.popleft()
+        if answer is Answer.REFUSED or not self._waiting:
+            self._hoped = None
+        learn = _LEARNING.get(exchange.verb)
+        if learn:
+            learn(self, reply, answer)
+        if self.state is not State.SECURING:
+            self._answered.append((exchange, reply))
+        else:
+            self._handshake = exchange
+        if reply.code == 421:
+            self._end(SessionLost(f"the server closed the session: {reply}", reply))
+
+    def _unasked(self, reply: Reply) -> None:
+        if reply.severity in (4, 5) and self.state is State.CONTENT and self._end_of_data:
+            # Refused while the content still flows: the dot must never be sent.
+            self.content_refusal = reply
+            self._answered.append((self._end_of_data, reply))
+            self._end(SessionLost(f"the server refused the content: {reply}", reply))
+        elif reply.code == 421:
+            self._end(SessionLost(f"the server closed the session: {reply}", reply))
+        else:
+            self._end(ProtocolViolation(f"a reply that nobody asked for: {reply}"))
+
+    def _tell(self) -> None:
+        """Hand out the replies that came, and send what may be sent now."""
+        if not self._answered:
+            return
+        if self.state not in (State.CLOSED, State.SECURING, State.HANDSHAKE):
+            self._wait_for_next()
+        while self._answered:
+            exchange, reply = self._answered.popleft()
+            exchange.answer(reply)
+        self._write()
+
+    def _learn_greeting(self, reply: Reply, answer: Answer) -> None:
+        self.greeting_reply = reply
+
+    def _learn_extensions(self, reply: Reply, answer: Answer) -> None:
+        if answer is Answer.DONE:
+            self.extensions = Extensions.of(reply)
+
+    def _forget_extensions(self, reply: Reply, answer: Answer) -> None:
+        if answer is Answer.DONE:
+            self.extensions = Extensions()
+
+    def _expect_content(self, reply: Reply, answer: Answer) -> None:
+        if answer is Answer.GO_ON:
+            self._end_of_data = Exchange(Verb.END_OF_DATA)
+
+    def _forget_content(self, reply: Reply, answer: Answer) -> None:
+        self._end_of_data, self.in_doubt = None, False
+
+    def _say_good_bye(self, reply: Reply, answer: Answer) -> None:
+        self.transport.loseConnection()  # a peer that never finishes its TLS closure is cut off when QUIT's time is up
+
+    # TLS
+
+    def _start_tls(self) -> None:
+        creator, self._tls_to_start = self._tls_to_start, None
+        if creator:
+            self._creator = creator
+            self._wait_for(Verb.HANDSHAKE)
+            self.transport.startTLS(creator)
+
+    def handshakeCompleted(self) -> None:
+        """See L{IHandshakeListener <twisted.internet.interfaces.IHandshakeListener>}."""
+        if self.state is State.CLOSED or self._creator is None:
+            return
+        self.tls = self._creator.facts(self.transport.getHandle())
+        self.extensions = Extensions()
+        self.state = after(self.state, Verb.HANDSHAKE, Answer.DONE)
+        self._hoped = None
+        handshake, self._handshake = self._handshake, None
+        self._wait_for_next()
+        if handshake:
+            handshake.answer(Reply(220, ("TLS",)))
+        self._write()
+
+    # Deadlines and the end
+
+    def _wait_for_next(self) -> None:
+        """The reply before came: the next one's time begins."""
+        if self._waiting:
+            self._wait_for(self._waiting[0].verb)
+        elif self.state is State.CONTENT:
+            self._wait_for(Verb.CONTENT)
+        else:
+            self._deadline.drop()
+
+    def _wait_for(self, verb: Verb) -> None:
+        self._due_verb = verb
+        self._deadline.within(self._timeouts_s[verb])
+
+    def _deadline_passed(self) -> None:
+        verb = self._due_verb
+        passed = f"{self._timeouts_s[verb]:g} s passed {COMMANDS[verb].doing}"
+        self._end(TLSFailed(passed) if verb is Verb.HANDSHAKE else ReplyTimeout(passed))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See L{Protocol <twisted.internet.protocol.Protocol>}."""
+        self._connection_lost = True
+        self._end(self._loss(reason))
+        self._deadline.stop()
+
+    def _loss(self, reason: Failure) -> SessionError:
+        if self.state not in (State.HANDSHAKE, State.SECURING) or self._creator is None:
+            return SessionLost(f"connection lost while {COMMANDS[self._due_verb].doing}: {reason.getErrorMessage()}")
+        return self._creator.failure(reason)
+
+    def _end(self, error: SessionError) -> None:
+        """The one way a session ends early: close, then tell everybody who waits."""
+        is_news = self.state is not State.CLOSED
+        if is_news:
+            self.state, self.ended_by = State.CLOSED, error
+        if not self._connection_lost:
+            self.transport.abortConnection()
+        self._deadline.drop()
+        broken = [self._handshake, self._greeting, *self._waiting, self._end_of_data, *self._unsent]
+        self._waiting.clear()
+        self._unsent.clear()
+        self._tell()  # replies that came before the end are replies
+        for exchange in broken:
+            if exchange:
+                exchange.answer(error)
+        if is_news and self.on_end:
+            self.on_end(error)
+
+
+_LEARNING: dict[Verb, Callable[[Dialogue, Reply, Answer], None]] = {
+    Verb.GREETING: Dialogue._learn_greeting,
+    Verb.EHLO: Dialogue._learn_extensions,
+    Verb.HELO: Dialogue._forget_extensions,
+    Verb.DATA: Dialogue._expect_content,
+    Verb.END_OF_DATA: Dialogue._forget_content,
+    Verb.QUIT: Dialogue._say_good_bye,
+}
