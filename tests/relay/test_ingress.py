@@ -252,7 +252,8 @@ class Addresses(IngressCase):
             b"from:<joe@example.org>": "250 2.1.0",
             b"FROM: <joe@example.org>": "250 2.1.0",
             b"FROM:<>": "250 2.1.0",
-            b'FROM:<"joe <x> ,"@example.org>': "250 2.1.0",
+            b'FROM:<"joe x ,"@example.org>': "250 2.1.0",
+            b'FROM:<"joe <x> ,"@example.org>': "501 5.1.7",  # some servers end a path at any ">"
             b"FROM:<joe@[192.0.2.1]>": "250 2.1.0",
             b"FROM:joe@example.org": "501 5.1.7",
             b"FROM:<joe@example.org": "501 5.1.7",
