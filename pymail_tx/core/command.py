@@ -92,7 +92,8 @@ COMMANDS = {
     Verb.OTHER: Command(_EITHER, 300, "waiting for a reply"),
 }
 
-_ANSWERS = {2: Answer.DONE, 3: Answer.GO_ON, 4: Answer.REFUSED, 5: Answer.REFUSED}
+ANSWERS = {2: Answer.DONE, 3: Answer.GO_ON, 4: Answer.REFUSED, 5: Answer.REFUSED}
+"""By a reply code's first digit."""
 
 
 def answer_to(verb: Verb, reply: Reply) -> Answer:
@@ -102,7 +103,7 @@ def answer_to(verb: Verb, reply: Reply) -> Answer:
 
     @raise ProtocolViolation: it fits the verb neither as a yes nor as a no.
     """
-    answer = _ANSWERS[reply.severity]
+    answer = ANSWERS[reply.severity]
     if answer is not Answer.REFUSED and answer not in COMMANDS[verb].hopes_for:
         raise ProtocolViolation(f"{reply} is no reply to {verb.value}")
     return answer

@@ -21,7 +21,7 @@ The rules of the house:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 from attrs import define, field, frozen
@@ -86,10 +86,10 @@ class Decisions(Generic[C, M]):
 
 @define
 class _Use:
-    """One connection. C{idle_since_s} is C{None} while it sends."""
+    """One connection: messages it was given, and since when it has none."""
 
     messages: int = 0
-    idle_since_s: float | None = None
+    idle_since_s: float = 0.0
 
 
 @define
@@ -99,15 +99,23 @@ class Pool(Generic[C, M]):
     limits: Limits
     _waiting: deque[M] = field(factory=deque)
     _connections: dict[C, _Use] = field(factory=dict)
+    _idle: dict[C, _Use] = field(factory=dict)  # of these, the one used last at the end
+    _worn_out: list[C] = field(factory=list)
     _opening: int = 0
     _held_back: bool = False
     _next_start_s: float = float("-inf")
 
     # What happened
 
-    def submit(self, message: M) -> None:
-        """A message is to be sent."""
+    def submit(self, message: M) -> bool:
+        """
+        A message is to be sent.
+
+        @return: whether there may be something to decide; else it waits for a
+            connection that sends.
+        """
         self._waiting.append(message)
+        return bool(self._idle) or len(self._connections) + self._opening < self.limits.max_connections
 
     def resubmit(self, message: M) -> None:
         """A message came back untouched; it is the next again."""
@@ -128,7 +136,7 @@ class Pool(Generic[C, M]):
         """One of the connections being opened is there."""
         self._opening -= 1
         self._held_back = False
-        self._connections[connection] = _Use(idle_since_s=now_s)
+        self._idle[connection] = self._connections[connection] = _Use(idle_since_s=now_s)
 
     def not_opened(self) -> tuple[M, ...]:
         """
@@ -147,11 +155,18 @@ class Pool(Generic[C, M]):
 
     def free(self, connection: C, now_s: float) -> None:
         """A connection is done with its messages."""
-        if connection in self._connections:
-            self._connections[connection].idle_since_s = now_s
+        use = self._connections.get(connection)
+        if use and use.messages < self.limits.max_messages_per_connection:
+            use.idle_since_s = now_s
+            self._idle[connection] = use
+        elif use:
+            self._worn_out.append(connection)
 
     def gone(self, connection: C) -> None:
         """A connection is lost, or not to be used again."""
+        self._idle.pop(connection, None)
+        if connection in self._worn_out:
+            self._worn_out.remove(connection)
         if self._connections.pop(connection, None):
             self._held_back = False
 
@@ -181,9 +196,9 @@ class Pool(Generic[C, M]):
     def decide(self, now_s: float) -> Decisions[C, M]:
         """What to do now. It is taken for done: do it."""
         use = tuple(self._assign(now_s))
-        close = tuple(self._outlived(now_s))
+        close = (*self._worn_out, *self._outlived(now_s))
         for connection in close:
-            del self._connections[connection]
+            self.gone(connection)
         opened = 0 if self._pause_s(now_s) > 0 else self._wanted()
         self._opening += opened
         return Decisions(use, opened, close, self._look_again_s(now_s))
@@ -216,27 +231,20 @@ class Pool(Generic[C, M]):
     @property
     def idle(self) -> int:
         """Connections without a message."""
-        return sum(use.idle_since_s is not None for use in self._connections.values())
+        return len(self._idle)
 
     @property
     def busy(self) -> int:
         """Connections that send."""
         return len(self._connections) - self.idle
 
-    def _assign(self, now_s: float) -> list[tuple[C, M]]:
-        idle = [connection for connection, use in self._connections.items() if use.idle_since_s is not None]
-        idle.sort(key=lambda connection: self._connections[connection].idle_since_s or 0)
-        assigned = []
-        while idle and self._waiting and self._pause_s(now_s) <= 0:
-            connection = idle.pop()
-            use = self._connections[connection]
-            if use.messages < self.limits.max_messages_per_connection:
-                assigned.append((connection, self._start(use, now_s)))
-        return assigned
+    def _assign(self, now_s: float) -> Iterator[tuple[C, M]]:
+        while self._idle and self._waiting and self._pause_s(now_s) <= 0:
+            connection, use = self._idle.popitem()
+            yield connection, self._start(use, now_s)
 
     def _start(self, use: _Use, now_s: float) -> M:
         use.messages += 1
-        use.idle_since_s = None
         if self.limits.rate:
             self._next_start_s = max(self._next_start_s, now_s) + 1 / self.limits.rate
         return self._waiting.popleft()
@@ -246,13 +254,10 @@ class Pool(Generic[C, M]):
         return self._next_start_s - now_s
 
     def _outlived(self, now_s: float) -> list[C]:
-        return [connection for connection, use in self._connections.items() if self._age_left_s(use, now_s) <= 0]
+        return [connection for connection, use in self._idle.items() if self._time_left_s(use, now_s) <= 0]
 
-    def _age_left_s(self, use: _Use, now_s: float) -> float:
-        if use.idle_since_s is None:
-            return float("inf")
-        if use.messages >= self.limits.max_messages_per_connection:
-            return 0
+    def _time_left_s(self, use: _Use, now_s: float) -> float:
+        """How long an idle connection is kept."""
         return use.idle_since_s + self.limits.idle_timeout_s - now_s
 
     def _wanted(self) -> int:
@@ -262,7 +267,7 @@ class Pool(Generic[C, M]):
         return max(0, min(room, len(self._waiting) - self._opening))
 
     def _look_again_s(self, now_s: float) -> float | None:
-        times_s = [self._age_left_s(use, now_s) for use in self._connections.values()]
+        times_s = [self._time_left_s(use, now_s) for use in self._idle.values()]
         if self._waiting and self.limits.rate:
             times_s.append(self._pause_s(now_s))
         soonest_s = min(times_s, default=float("inf"))

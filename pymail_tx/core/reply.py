@@ -10,6 +10,7 @@ memory; they are far above what servers in the wild send.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from attrs import define, field, frozen
 
@@ -96,6 +97,8 @@ class ReplyReader:
         @raise ProtocolViolation: the line is no reply line, its code differs
             from that of the lines before it, or a limit is passed.
         """
+        if not self._lines and (whole := _known(line)):
+            return whole
         found = _LINE.match(line)
         if not found:
             raise ProtocolViolation(f"not an SMTP reply: {_shown(line)}")
@@ -121,6 +124,15 @@ class ReplyReader:
         reply = Reply(int(self._code), tuple(self._lines))
         self._code, self._lines, self._octets = b"", [], 0
         return reply
+
+
+@lru_cache(maxsize=512)
+def _known(line: bytes) -> Reply | None:
+    """The reply that the line is all by itself. Servers say much the same again and again."""
+    found = _LINE.match(line)
+    if not found or found[2] == b"-" or len(line) + 2 > MAX_REPLY_LINE_OCTETS:
+        return None
+    return Reply(int(found[1]), ((found[3] or b"").decode("utf-8", "backslashreplace"),))
 
 
 def _shown(line: bytes) -> str:

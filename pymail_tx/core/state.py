@@ -17,8 +17,9 @@ from __future__ import annotations
 import enum
 from functools import cache
 
-from pymail_tx.core.command import Answer, Verb
+from pymail_tx.core.command import ANSWERS, Answer, Verb, answer_to
 from pymail_tx.core.errors import ProtocolViolation
+from pymail_tx.core.reply import Reply
 
 
 class State(enum.Enum):
@@ -128,7 +129,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 def after(state: State, verb: Verb, answer: Answer) -> State:
     """
-    The state that a reply leads to.
+    The state that an answer leads to.
 
     @raise ProtocolViolation: the table has no such row.
     """
@@ -136,6 +137,21 @@ def after(state: State, verb: Verb, answer: Answer) -> State:
         return TRANSITIONS[state][verb, answer]
     except KeyError:
         raise ProtocolViolation(f"{answer.value} to {verb.value} while {state.value}") from None
+
+
+def after_reply(state: State, verb: Verb, reply: Reply) -> State:
+    """
+    The state that a reply leads to.
+
+    @raise ProtocolViolation: it fits the verb neither as a yes nor as a no, or
+        the table has no such row.
+    """
+    return _known_after(state, verb, reply.severity) or after(state, verb, answer_to(verb, reply))
+
+
+@cache
+def _known_after(state: State, verb: Verb, severity: int) -> State | None:
+    return TRANSITIONS[state].get((verb, ANSWERS[severity]))
 
 
 @cache

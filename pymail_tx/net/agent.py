@@ -127,8 +127,8 @@ class SMTPAgent:
 
         sending = Sending(envelope, content, done)
         self._unfinished.add(sending)
-        self._pool.submit(sending)
-        self._act()
+        if self._pool.submit(sending):
+            self._act()
         return sent
 
     def close(self) -> Deferred[None]:

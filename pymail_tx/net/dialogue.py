@@ -22,9 +22,9 @@ The rules of the house:
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
@@ -35,14 +35,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pymail_tx.core import sasl
-from pymail_tx.core.command import COMMANDS, Answer, Verb, answer_to
+from pymail_tx.core.command import COMMANDS, Answer, Verb
 from pymail_tx.core.content import END_OF_DATA
 from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, ReplyTimeout, SessionError, SessionLost, TLSFailed
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
 from pymail_tx.core.secret import Secret
-from pymail_tx.core.state import State, after, hoped_after
+from pymail_tx.core.state import State, after, after_reply, hoped_after
 from pymail_tx.net.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from pymail_tx.net.tls import ClientTLS
 
-SLICE_OCTETS = 16_384
-"""LineReceiver copies its buffer for every line; feeding it slices keeps a flood of short lines linear."""
+_SECURED = Reply(220, ("TLS",))
+"""What stands for the reply to STARTTLS when the handshake is done."""
 
 Answered = Callable[[Reply | SessionError | OutOfOrder], object]
 
@@ -104,8 +104,6 @@ class Dialogue(LineReceiver):
     """
 
     transport: SessionTransport  # type: ignore[assignment]  # narrower than ITransport, and there once connected
-    delimiter = b"\r\n"
-    MAX_LENGTH = MAX_REPLY_LINE_OCTETS - 2
 
     def __init__(
         self, clock: IReactorTime, *, implicit_tls: ClientTLS | None, timeouts_s: Mapping[Verb, float] | None
@@ -133,25 +131,15 @@ class Dialogue(LineReceiver):
         self._answered: deque[tuple[Exchange, Reply]] = deque()
         self._unsent: deque[Exchange] = deque()
         self._hoped: State | None = None
-        self._group: list[bytes] | None = None
+        self._pipelining = False
+        self._group = _Group(self)
         self._connection_lost = False
 
     # Exchanges on their way out
 
-    @contextlib.contextmanager
-    def group(self) -> Iterator[None]:
+    def group(self) -> AbstractContextManager[object]:
         """What is said inside goes out in one write (RFC 2920 §3.1)."""
-        if self._group is not None:
-            yield
-            return
-        self._group = []
-        try:
-            yield
-        finally:
-            octets, self._group = b"".join(self._group), None
-            if octets:
-                self.transport.write(octets)
-            self._write()
+        return self._group
 
     def say(self, exchange: Exchange) -> None:
         """
@@ -171,7 +159,8 @@ class Dialogue(LineReceiver):
             self._unsent.appendleft(exchange)  # other commands wait for the end of the authentication
         else:
             self._unsent.append(exchange)
-        self._write()
+        if self._group.octets is None:
+            self._write()
 
     def unsay(self, exchange: Exchange) -> bool:
         """
@@ -194,7 +183,7 @@ class Dialogue(LineReceiver):
         """
         if self.state is not State.CONTENT:
             raise OutOfOrder(f"content cannot be sent while {self.state.value}")
-        self._transmit(octets)
+        self.transport.write(octets)
         self._wait_for(Verb.CONTENT)
 
     def end_of_data(self, last: bytes = b"") -> None:
@@ -212,7 +201,7 @@ class Dialogue(LineReceiver):
             return
         self.in_doubt = True
         self._waiting.append(self._end_of_data)
-        self._hoped = None
+        self._hoped = State.READY
         self._transmit(last + END_OF_DATA)
         self._wait_for(Verb.END_OF_DATA)
 
@@ -238,10 +227,10 @@ class Dialogue(LineReceiver):
         self._end_of_data.answered = answered
 
     def _transmit(self, octets: bytes) -> None:
-        if self._group is None:
-            self.transport.write(octets)
+        if self._group.octets is None:
+            self._at_once(octets)
         else:
-            self._group.append(octets)
+            self._group.octets.append(octets)
 
     def _write(self) -> None:
         """Send what may be sent; what no longer fits is answered so."""
@@ -263,7 +252,7 @@ class Dialogue(LineReceiver):
     def _may_write(self) -> bool:
         if not self._waiting:
             return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
-        return COMMANDS[self._waiting[-1].verb].pipelined and "PIPELINING" in self.extensions
+        return self._pipelining and COMMANDS[self._waiting[-1].verb].pipelined
 
     def hopes(self) -> State:
         """The state that the session will be in if every command on its way is accepted."""
@@ -291,6 +280,11 @@ class Dialogue(LineReceiver):
         if ITCPTransport.providedBy(self.transport):
             # Write, write, read against a delayed acknowledgement costs 40 ms with Nagle's algorithm.
             self.transport.setTcpNoDelay(True)
+            from pymail_tx.net.at_once import writer  # the blocking Session can do without Twisted's TCP
+
+            self._at_once = writer(self.transport)
+        else:
+            self._at_once = self.transport.write
         self._waiting.append(self._greeting)
         if self.state is State.HANDSHAKE:
             self._start_tls()
@@ -299,20 +293,24 @@ class Dialogue(LineReceiver):
 
     def dataReceived(self, data: bytes) -> None:
         """See L{Protocol <twisted.internet.protocol.Protocol>}."""
-        for start in range(0, len(data), SLICE_OCTETS):
-            if self.state is not State.CLOSED:
-                super().dataReceived(self._held + data[start : start + SLICE_OCTETS])  # type: ignore[no-untyped-call]
-                self._held = self.clearLineBuffer()  # type: ignore[no-untyped-call]
-                self._look_at_rest(more=start + SLICE_OCTETS < len(data))
+        if self.state is State.CLOSED:
+            return
+        *lines, self._held = (self._held + data).split(b"\r\n")
+        for line in lines:
+            self.lineReceived(line)
+        if self._held or self.state is State.SECURING or not self._waiting:
+            self._look_at_rest()
         self._tell()
 
-    def _look_at_rest(self, *, more: bool) -> None:
+    def _look_at_rest(self) -> None:
         if self.state is State.SECURING:
-            if self._reply_begun() or more:
+            if self._reply_begun():
                 # Octets from before TLS must never be taken for octets from inside it (RFC 3207 §6).
                 self._end(ProtocolViolation("data behind the reply to STARTTLS"))
             else:
                 self._start_tls()
+        elif len(self._held) >= MAX_REPLY_LINE_OCTETS:
+            self._end(ProtocolViolation(f"a reply line of more than {MAX_REPLY_LINE_OCTETS} octets"))
         elif self._held and (b"\n" in self._held or b"\r" in self._held[:-1] or b"\0" in self._held):
             self._end(ProtocolViolation("a reply line that does not end in CRLF"))
         elif not self._waiting and self._reply_begun() and self.state is not State.CONTENT:
@@ -327,10 +325,6 @@ class Dialogue(LineReceiver):
             violation = self._heed(line)
             if violation:
                 self._end(violation)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """See L{LineReceiver <twisted.protocols.basic.LineReceiver>}."""
-        self._end(ProtocolViolation(f"a reply line of more than {MAX_REPLY_LINE_OCTETS} octets"))
 
     def _heed(self, line: bytes) -> ProtocolViolation | None:
         try:
@@ -354,18 +348,17 @@ class Dialogue(LineReceiver):
             self._unasked(reply)
             return
         exchange = self._waiting[0]
-        answer = answer_to(exchange.verb, reply)
-        self.state = after(self.state, exchange.verb, answer)
+        before, self.state = self.state, after_reply(self.state, exchange.verb, reply)
         self._waiting.popleft()
-        if answer is Answer.REFUSED or not self._waiting:
+        if self.state is not hoped_after(before, exchange.verb):
             self._hoped = None
         learn = _LEARNING.get(exchange.verb)
         if learn:
-            learn(self, reply, answer)
+            learn(self, reply)
         if self.state is not State.SECURING:
             self._answered.append((exchange, reply))
         else:
-            self._handshake = exchange
+            self._handshake, self._hoped = exchange, None
         if reply.code == 421:
             self._end(SessionLost(f"the server closed the session: {reply}", reply))
 
@@ -391,25 +384,29 @@ class Dialogue(LineReceiver):
             exchange.answer(reply)
         self._write()
 
-    def _learn_greeting(self, reply: Reply, answer: Answer) -> None:
+    def _learn_greeting(self, reply: Reply) -> None:
         self.greeting_reply = reply
 
-    def _learn_extensions(self, reply: Reply, answer: Answer) -> None:
-        if answer is Answer.DONE:
-            self.extensions = Extensions.of(reply)
+    def _learn_extensions(self, reply: Reply) -> None:
+        if reply.severity == 2:
+            self._know(Extensions.of(reply))
 
-    def _forget_extensions(self, reply: Reply, answer: Answer) -> None:
-        if answer is Answer.DONE:
-            self.extensions = Extensions()
+    def _forget_extensions(self, reply: Reply) -> None:
+        if reply.severity == 2:
+            self._know(Extensions())
 
-    def _expect_content(self, reply: Reply, answer: Answer) -> None:
-        if answer is Answer.GO_ON:
+    def _know(self, extensions: Extensions) -> None:
+        self.extensions = extensions
+        self._pipelining = "PIPELINING" in extensions
+
+    def _expect_content(self, reply: Reply) -> None:
+        if reply.severity == 3:
             self._end_of_data = Exchange(Verb.END_OF_DATA)
 
-    def _forget_content(self, reply: Reply, answer: Answer) -> None:
+    def _forget_content(self, reply: Reply) -> None:
         self._end_of_data, self.in_doubt = None, False
 
-    def _say_good_bye(self, reply: Reply, answer: Answer) -> None:
+    def _say_good_bye(self, reply: Reply) -> None:
         self.transport.loseConnection()  # a peer that never finishes its TLS closure is cut off when QUIT's time is up
 
     # TLS
@@ -426,13 +423,13 @@ class Dialogue(LineReceiver):
         if self.state is State.CLOSED or self._creator is None:
             return
         self.tls = self._creator.facts(self.transport.getHandle())
-        self.extensions = Extensions()
+        self._know(Extensions())
         self.state = after(self.state, Verb.HANDSHAKE, Answer.DONE)
         self._hoped = None
         handshake, self._handshake = self._handshake, None
         self._wait_for_next()
         if handshake:
-            handshake.answer(Reply(220, ("TLS",)))
+            handshake.answer(_SECURED)
         self._write()
 
     # Deadlines and the end
@@ -485,7 +482,31 @@ class Dialogue(LineReceiver):
             self.on_end(error)
 
 
-_LEARNING: dict[Verb, Callable[[Dialogue, Reply, Answer], None]] = {
+class _Group:
+    """Collects what is to go out in one write. A group inside a group is part of it."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self.octets: list[bytes] | None = None
+        self._depth = 0
+        self._dialogue = dialogue
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        if self.octets is None:
+            self.octets = []
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        self._dialogue._write()
+        octets, self.octets = self.octets, None
+        if octets:
+            self._dialogue._at_once(b"".join(octets))
+        self._dialogue._write()  # who heard that a command does not fit may have said another
+
+
+_LEARNING: dict[Verb, Callable[[Dialogue, Reply], None]] = {
     Verb.GREETING: Dialogue._learn_greeting,
     Verb.EHLO: Dialogue._learn_extensions,
     Verb.HELO: Dialogue._forget_extensions,

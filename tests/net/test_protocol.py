@@ -29,7 +29,6 @@ from pymail_tx.core.reply import Reply
 from pymail_tx.core.sasl import WITHHELD, Credentials, encode
 from pymail_tx.core.secret import Secret
 from pymail_tx.core.state import State
-from pymail_tx.net.dialogue import SLICE_OCTETS
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
 from pymail_tx.net.tls import ClientTLS
 from tests.net.scripted import ScriptedCase, ScriptedServer, Wire, ehlo_lines, settled
@@ -174,12 +173,13 @@ class Replies(ScriptedCase):
         server.sends(b"250 ok\r\n" * 500_000)
         self.assertIsInstance(server.client.ended_by, ProtocolViolation)
 
-    def test_a_reply_goes_on_over_the_slices_in_which_it_is_read(self) -> None:
+    def test_a_reply_goes_on_over_the_packets_in_which_it_comes(self) -> None:
         server = self.server("NOTHING")
         replied = server.client.noop()
         lines = [f"250-{'x' * 1_000}"] * 40 + ["250 end"]
-        self.assertGreater(sum(map(len, lines)), 2 * SLICE_OCTETS)
-        server.says(*lines)
+        octets = "".join(f"{line}\r\n" for line in lines).encode()
+        for start in range(0, len(octets), 1_447):
+            server.sends(octets[start : start + 1_447])
         self.assertEqual(len(self.successResultOf(replied).lines), 41)
 
     def test_what_follows_the_end_is_not_read(self) -> None:
