@@ -29,6 +29,7 @@ class Verb(enum.Enum):
     GREETING = "greeting"
     EHLO = "EHLO"
     HELO = "HELO"
+    LHLO = "LHLO"
     STARTTLS = "STARTTLS"
     AUTH = "AUTH"
     MAIL = "MAIL"
@@ -36,6 +37,8 @@ class Verb(enum.Enum):
     DATA = "DATA"
     CONTENT = "content"
     END_OF_DATA = "end of data"
+    DELIVERY = "delivery"
+    BDAT = "BDAT"
     RSET = "RSET"
     NOOP = "NOOP"
     QUIT = "QUIT"
@@ -79,6 +82,7 @@ COMMANDS = {
     Verb.GREETING: Command(_DONE, 300, "waiting for the greeting"),
     Verb.EHLO: Command(_DONE, 300, "saying EHLO"),
     Verb.HELO: Command(_DONE, 300, "saying HELO"),
+    Verb.LHLO: Command(_DONE, 300, "saying LHLO"),
     Verb.STARTTLS: Command(_DONE, 300, "asking for TLS"),
     Verb.AUTH: Command(_EITHER, 300, "authenticating"),
     Verb.MAIL: Command(_DONE, 300, "sending MAIL FROM", pipelined=True),
@@ -86,6 +90,8 @@ COMMANDS = {
     Verb.DATA: Command(_GO_ON, 120, "sending DATA"),
     Verb.CONTENT: Command(_DONE, 180, "sending the content"),
     Verb.END_OF_DATA: Command(_DONE, 600, "sending end of data", pipelined=True),
+    Verb.DELIVERY: Command(_DONE, 600, "waiting for LMTP's reply for a recipient"),
+    Verb.BDAT: Command(_DONE, 600, "sending the last chunk", pipelined=True),
     Verb.RSET: Command(_DONE, 300, "resetting the session", pipelined=True),
     Verb.NOOP: Command(_DONE, 300, "asking for a sign of life"),
     Verb.QUIT: Command(_DONE, 5, "saying QUIT"),

@@ -1,6 +1,6 @@
 """
-Content on its way through DATA (RFC 5321 §2.3.8, §4.5.2), and what to know of
-it before MAIL.
+Content on its way through DATA (RFC 5321 §2.3.8, §4.5.2) or BDAT (RFC 3030),
+and what to know of it before MAIL.
 
 Content comes in blocks, cut anywhere, under any line-ending convention. It goes
 out with every line ending in CRLF, no CR or LF alone and every leading dot
@@ -14,9 +14,9 @@ touches every octet of every message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 END_OF_DATA = b".\r\n"
 """The line that ends the content (RFC 5321 §4.1.1.4). The CRLF before it belongs to the content."""
@@ -27,15 +27,22 @@ MAX_LINE_OCTETS = 998
 _CR, _LF = b"\r", b"\n"
 
 
+BLOCK_OCTETS = 65_536
+"""What is read, encoded and handed on at a time; a transport asks to pause at about this much."""
+
+
 @define
 class Encoder:
     """
-    Makes blocks of content fit for DATA.
+    Makes blocks of content fit for DATA, or for BDAT.
 
     What C{feed} and C{finish} return, joined, is the same however the content
     was cut into blocks. One encoder is for one content.
+
+    @ivar double_dots: as DATA needs it; BDAT counts octets instead (RFC 3030 §2).
     """
 
+    double_dots: bool = True
     _at_line_start: bool = True
     _after_cr: bool = False
 
@@ -53,11 +60,15 @@ class Encoder:
             block = block[:-1]
         if not block:
             return b""
-        block = with_crlf(block).replace(b"\r\n.", b"\r\n..")
-        if self._at_line_start and block.startswith(b"."):
-            block = b"." + block
+        block = with_crlf(block)
+        if self.double_dots:
+            block = self._with_doubled_dots(block)
         self._at_line_start = block.endswith(_LF)
         return block
+
+    def _with_doubled_dots(self, block: bytes) -> bytes:
+        block = block.replace(b"\r\n.", b"\r\n..")
+        return b"." + block if self._at_line_start and block.startswith(b".") else block
 
     def finish(self) -> bytes:
         """The CRLF that the last line lacks, or nothing."""
@@ -65,9 +76,9 @@ class Encoder:
         return b"" if complete else b"\r\n"
 
 
-def encoded(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The blocks as they go out with DATA, without L{END_OF_DATA}; nothing for empty content."""
-    encoder = Encoder()
+def encoded(blocks: Iterable[bytes], *, double_dots: bool = True) -> Iterator[bytes]:
+    """The blocks as they go out with DATA or BDAT, without L{END_OF_DATA}; nothing for empty content."""
+    encoder = Encoder(double_dots)
     yield from filter(None, map(encoder.feed, blocks))
     yield from filter(None, (encoder.finish(),))
 
@@ -84,6 +95,7 @@ class Survey:
     """
     What to know of a content before it is sent.
 
+    @ivar raw_bytes: its size as it is.
     @ivar size_bytes: its size as SIZE counts it: with CRLF line ends, without
         doubled dots and the end of data (RFC 1870 §5).
     @ivar is_8bit: whether an octet is over 127, so that 8BITMIME is needed
@@ -93,22 +105,88 @@ class Survey:
     @ivar has_long_lines: whether a line is over L{MAX_LINE_OCTETS}.
     """
 
+    raw_bytes: int
     size_bytes: int
     is_8bit: bool
     has_nul: bool
     has_long_lines: bool
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether it is neither 7bit nor 8bit data (RFC 2045 §2.9)."""
+        return self.has_nul or (self.is_8bit and self.has_long_lines)
+
 
 def survey(blocks: Iterable[bytes]) -> Survey:
     """Look through a content once. How it is cut into blocks makes no difference."""
-    counted, lines = _Counted(), _LongLines()
-    is_8bit = has_nul = False
-    for block in filter(None, blocks):
-        counted.feed(block)
-        lines.feed(block)
-        is_8bit = is_8bit or not block.isascii()
-        has_nul = has_nul or b"\0" in block
-    return Survey(size_bytes=counted.total(), is_8bit=is_8bit, has_nul=has_nul, has_long_lines=lines.found)
+    surveyor = Surveyor()
+    for block in blocks:
+        surveyor.feed(block)
+    return surveyor.survey()
+
+
+@define
+class Surveyor:
+    """Looks through a content, block by block."""
+
+    _counted: _Counted = field(factory=lambda: _Counted())
+    _lines: _LongLines = field(factory=lambda: _LongLines())
+    _is_8bit: bool = False
+    _has_nul: bool = False
+
+    def feed(self, block: bytes) -> None:
+        """Take the next block."""
+        if not block:
+            return
+        self._counted.feed(block)
+        self._lines.feed(block)
+        self._is_8bit = self._is_8bit or not block.isascii()
+        self._has_nul = self._has_nul or b"\0" in block
+
+    def survey(self) -> Survey:
+        """What there is to know."""
+        return Survey(
+            raw_bytes=self._counted.raw,
+            size_bytes=self._counted.total(),
+            is_8bit=self._is_8bit,
+            has_nul=self._has_nul,
+            has_long_lines=self._lines.found,
+        )
+
+
+@frozen(eq=False, repr=False)
+class Content:
+    """
+    Header and body of a message, and what to know of them before they are sent.
+
+    @ivar octets: all of it, if it is in memory.
+    @ivar _read: reads it from its start, in blocks; as often as it is asked.
+    """
+
+    survey: Survey
+    octets: bytes | None
+    _read: Callable[[], Iterator[bytes]] | None = None
+
+    @classmethod
+    def of(cls, octets: bytes) -> Content:
+        """Content in memory."""
+        return cls(survey([octets]), octets)
+
+    def blocks(self) -> Iterator[bytes]:
+        """It, in blocks of L{BLOCK_OCTETS} at most."""
+        if self._read:
+            return self._read()
+        octets = self.octets or b""
+        return (octets[start : start + BLOCK_OCTETS] for start in range(0, len(octets), BLOCK_OCTETS))
+
+    def read(self) -> bytes:
+        """All of it, in memory."""
+        return b"".join(self.blocks()) if self.octets is None else self.octets
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is in memory and no more than a block."""
+        return self.octets is not None and len(self.octets) <= BLOCK_OCTETS
 
 
 def is_7bit(content: bytes) -> bool:
@@ -122,10 +200,12 @@ def is_7bit(content: bytes) -> bool:
 class _Counted:
     """The size of content with its line ends mended: a lone CR or LF counts two octets."""
 
+    raw: int = 0
     _octets: int = 0
     _last: bytes = _LF
 
     def feed(self, block: bytes) -> None:
+        self.raw += len(block)
         whole = block.count(b"\r\n") + (self._last == _CR and block.startswith(_LF))
         lone = block.count(_CR) + block.count(_LF) - 2 * whole
         self._octets += len(block) + lone

@@ -80,6 +80,14 @@ class SessionLost(SessionError):
     """
 
 
+class ContentUnreadable(SessionError):
+    """
+    What was to be sent cannot be read, or is not what it was.
+    """
+
+    enhanced = "4.3.0"
+
+
 class NoConnection(SessionError):
     """
     No connection came about.

@@ -12,7 +12,7 @@ recipients" behind an accepted recipient only asks for another transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, evolve, field
 
@@ -44,10 +44,6 @@ class Verdicts:
         """Whether the recipient has no verdict."""
         return index not in self._given
 
-    def copy(self) -> Verdicts:
-        """The same so far. For replies that are not proved yet to be in step: they may have to be forgotten."""
-        return Verdicts(self.envelope, self.peer, dict(self._given))
-
     def rcpt(self, index: int, reply: Reply) -> None:
         """The reply to a recipient's RCPT came."""
         if reply.severity == 2:
@@ -71,9 +67,25 @@ class Verdicts:
         self._accepted, self._too_many = [], []
         return again and bool(self.open)
 
+    @property
+    def accepted(self) -> int:
+        """How many recipients were accepted in the transaction."""
+        return len(self._accepted)
+
+    def suppose_accepted(self, places: Iterable[int]) -> None:
+        """The replies to these recipients are not known."""
+        self._accepted.extend(places)
+
     def end(self, reply: Reply) -> None:
         """The reply to end of data came: it is for the accepted recipients only."""
         for index in self._accepted:
+            if self.is_open(index):
+                self._reply(index, reply)
+
+    def end_for_each(self, replies: Sequence[Reply]) -> None:
+        """LMTP's replies to end of data came, one for each accepted recipient in order (RFC 2033 §4.2)."""
+        still_open = [index for index in self._accepted if self.is_open(index)] if replies else []
+        for index, reply in zip(still_open, replies, strict=False):
             self._reply(index, reply)
 
     def all(self, reply: Reply) -> None:

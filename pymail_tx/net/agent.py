@@ -23,14 +23,16 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import OutOfOrder, SessionError
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
 from pymail_tx.core.routes import Target
 from pymail_tx.net.connector import Connector, leave
-from pymail_tx.net.pipeline import Pipeline, Sending
+from pymail_tx.net.pipeline import Pipeline
 from pymail_tx.net.protocol import SMTPClient
+from pymail_tx.net.transaction import Sending
 
 _log = Logger()
 
@@ -102,6 +104,7 @@ class SMTPAgent:
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
         self._ehlo = f"EHLO {hostname}\r\n".encode("ascii")
+        self._chunking = True
         self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._counts: Counter[Status | str] = Counter()
@@ -125,7 +128,7 @@ class SMTPAgent:
             self._finished(sending)
             sent.callback(report)
 
-        sending = Sending(envelope, content, done)
+        sending = Sending(envelope, Content.of(content), done)
         self._unfinished.add(sending)
         if self._pool.submit(sending):
             self._act()
@@ -205,8 +208,7 @@ class SMTPAgent:
     def _unserved(self, error: SessionError) -> None:
         for sending in self._pool.not_opened():
             sending.verdicts.peer = error.peer or self._connector.peer
-            sending.verdicts.lost(error, uncertain=False)
-            sending.done(sending.verdicts.report())
+            sending.lost(error)
 
     def _cancel(self, sending: Sending) -> None:
         sending.done = lambda report: None
@@ -246,7 +248,7 @@ class _Connection:
 
     def __init__(self, agent: SMTPAgent, client: SMTPClient) -> None:
         self.client = client
-        self.pipeline = Pipeline(client, owner=self, ehlo=agent._ehlo)
+        self.pipeline = Pipeline(client, owner=self, ehlo=agent._ehlo, chunking=agent._chunking)
         self._agent = agent
 
     def take(self) -> Sending | None:
@@ -266,5 +268,7 @@ class _Connection:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
         if self.pipeline.out_of_step:
             self._agent._ehlo = b""  # this host gets no more messages in a row
+        if self.pipeline.knows_no_bdat:
+            self._agent._chunking = False
         self._agent._pool.gone(self)
         self._agent._act()

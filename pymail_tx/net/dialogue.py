@@ -23,7 +23,7 @@ The rules of the house:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -186,13 +186,23 @@ class Dialogue(LineReceiver):
         self.transport.write(octets)
         self._wait_for(Verb.CONTENT)
 
-    def end_of_data(self, last: bytes = b"") -> None:
+    def send_of_chunk(self, octets: bytes) -> None:
+        """Send octets that the last BDAT announced; the deadline for a block begins anew."""
+        self.transport.write(octets)
+        self._wait_for(Verb.CONTENT)
+
+    def end_of_chunk(self) -> None:
+        """All octets that the last BDAT announced are sent."""
+        self._wait_for(Verb.BDAT)
+
+    def end_of_data(self, last: bytes = b"", *, deliveries: Iterable[Answered] = ()) -> None:
         """
         Send the lone dot. From here on a loss leaves it open whether the
         message was accepted. It is not sent if a reply has begun: that one
         cannot be about the whole content, and the session is over.
 
         @param last: the rest of the content, to go out in the same write.
+        @param deliveries: who hear of LMTP's replies, one each, before the last.
         """
         if self.state not in (State.CONTENT, State.NOTHING_TO_SEND) or self._end_of_data is None:
             raise OutOfOrder(f"end of data cannot be sent while {self.state.value}")
@@ -200,6 +210,7 @@ class Dialogue(LineReceiver):
             self._end(ProtocolViolation("a reply that nobody asked for"))
             return
         self.in_doubt = True
+        self._waiting.extend(Exchange(Verb.DELIVERY, b"", answered) for answered in deliveries)
         self._waiting.append(self._end_of_data)
         self._hoped = State.READY
         self._transmit(last + END_OF_DATA)
@@ -212,6 +223,10 @@ class Dialogue(LineReceiver):
     def violated(self, problem: str) -> None:
         """End the session: the server broke a rule that this class does not know."""
         self._end(ProtocolViolation(problem))
+
+    def fail(self, error: SessionError) -> None:
+        """End the session at once, for a reason of ours."""
+        self._end(error)
 
     def when_content_answered(self, answered: Answered) -> None:
         """
@@ -509,6 +524,7 @@ class _Group:
 _LEARNING: dict[Verb, Callable[[Dialogue, Reply], None]] = {
     Verb.GREETING: Dialogue._learn_greeting,
     Verb.EHLO: Dialogue._learn_extensions,
+    Verb.LHLO: Dialogue._learn_extensions,
     Verb.HELO: Dialogue._forget_extensions,
     Verb.DATA: Dialogue._expect_content,
     Verb.END_OF_DATA: Dialogue._forget_content,

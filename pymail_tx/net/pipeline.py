@@ -1,11 +1,12 @@
 """
-Mail transactions over one session, one behind the other (RFC 5321 §3.3).
+Mail transactions over one session, one behind the other.
 
 MAIL, every RCPT and DATA go out in one write where the server pipelines, and so
 do the end of one message's data and the envelope of the next (RFC 2920 §3.1
-allows it). That saves a round trip a message, and has one danger: a single
-reply too many shifts all that follow, and a refused message looks accepted. So
-a L{Pipeline} believes nothing that is not proved to be in step:
+allows it). Where it takes chunks (RFC 3030), whole transactions do. That saves
+round trips, and has one danger: a single reply too many shifts all that follow,
+and a refused message looks accepted. So a L{Pipeline} believes nothing that is
+not proved to be in step:
 
   - 354 comes to DATA only. In its place it proves whatever was said before.
   - Messages in a row end with EHLO, whose reply is known by its shape.
@@ -23,6 +24,11 @@ One message's way::
       -> content, dot           _send_content, and the next message or the EHLO in the same write
       -> 250                    _content_answered
       -> proved                 _prove: the report goes out
+
+    or, with chunks
+      -> MAIL, RCPT…, BDAT and content, and the next messages or the EHLO in the same write
+      -> 250                    _chunk_answered
+      -> proved
 """
 
 from __future__ import annotations
@@ -32,48 +38,27 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import define, field
-from twisted.internet.interfaces import IConsumer, IPushProducer
-from zope.interface import implementer
+from twisted.internet.interfaces import IConsumer
 
-from pymail_tx.core.command import Verb, path_command
-from pymail_tx.core.content import encoded
-from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import ProtocolViolation, SessionError
-from pymail_tx.core.outcome import Peer, Report
-from pymail_tx.core.plan import Plan, plan
+from pymail_tx.core.command import Verb
+from pymail_tx.core.errors import ContentUnreadable, ProtocolViolation, SessionError
+from pymail_tx.core.plan import plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
-from pymail_tx.core.verdicts import Verdicts
 from pymail_tx.net.dialogue import Exchange
+from pymail_tx.net.flow import Flow
+from pymail_tx.net.transaction import Answer, Sending, Transaction
 
 if TYPE_CHECKING:
     from pymail_tx.net.protocol import SMTPClient
 
-BLOCK_OCTETS = 65_536
-"""What is encoded and handed to the transport at a time; a transport asks to pause at about this much."""
+MAX_BURST_MESSAGES = 50
+"""Whole transactions in one write. What is lost with the session is uncertain, so that there should not be too many."""
 
+MAX_BURST_OCTETS = 262_144
+"""Content in one write, which waits in memory."""
 
-@define(eq=False)
-class Sending:
-    """
-    One message on its way.
-
-    @ivar done: hears what became of it, once.
-    @ivar verdicts: what is sure so far.
-    @ivar cancelled: nobody wants it sent any more.
-    @ivar returned: it came back from one session unsent already.
-    """
-
-    envelope: Envelope
-    content: bytes = field(repr=lambda content: f"<{len(content)} octets>")
-    done: Callable[[Report], object]
-    verdicts: Verdicts = field(init=False)
-    cancelled: bool = False
-    returned: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        self.verdicts = Verdicts(self.envelope, Peer())
+_KNOWS_NO_BDAT = frozenset({500, 502})
 
 
 class Owner(Protocol):
@@ -96,69 +81,38 @@ class Owner(Protocol):
         ...
 
 
-@define(eq=False)
-class _Message:
-    """
-    A message in its transaction.
-
-    @ivar draft: its verdicts with what the server said since; C{sending}'s own
-        as soon as that is proved.
-    @ivar places: recipients whose RCPT was not answered yet.
-    @ivar final: the reply that ended the transaction.
-    """
-
-    sending: Sending
-    planned: Plan
-    draft: Verdicts
-    places: Iterator[int]
-    heard: bool = False
-    content_sent: bool = False
-    over: bool = False
-    final: Reply | None = None
-
-    @property
-    def proved(self) -> bool:
-        """Whether what the server said of it is known to be in step."""
-        return self.draft is self.sending.verdicts
-
-    def mail_answered(self, answer: object) -> None:
-        self.heard = True
-        if isinstance(answer, Reply) and answer.severity != 2:
-            self.draft.all(answer)
-
-    def rcpt_answered(self, answer: object) -> None:
-        place = next(self.places)
-        if isinstance(answer, Reply) and self.draft.is_open(place):
-            self.draft.rcpt(place, answer)
-
-    def prove(self) -> None:
-        self.sending.verdicts = self.draft
-
-
 class Pipeline:
     """
     See the module's head.
 
     @ivar out_of_step: the session ended in a way that unproved replies may
         explain; its host should not get messages in a row again.
+    @ivar knows_no_bdat: the host offered CHUNKING and does not know BDAT.
     """
 
-    def __init__(self, client: SMTPClient, *, owner: Owner | None = None, ehlo: bytes = b"") -> None:
+    def __init__(
+        self, client: SMTPClient, *, owner: Owner | None = None, ehlo: bytes = b"", chunking: bool = False
+    ) -> None:
         """
         @param owner: where more messages come from; none without.
-        @param ehlo: the EHLO line that proves messages in a row; without it,
-            and without PIPELINING, each waits for the one before.
+        @param ehlo: the EHLO or LHLO line that proves messages in a row;
+            without it, and without PIPELINING, each waits for the one before.
+        @param chunking: whether BDAT may be used where it is offered.
         """
         self.out_of_step = False
+        self.knows_no_bdat = False
         self._client = client
         self._owner = owner
-        self._ehlo = ehlo
         self._peer = client.peer()
-        self._row: deque[_Message] = deque()
+        offers = client.extensions
+        self._ehlo = ehlo if "PIPELINING" in offers else b""
+        self._by_chunk = chunking and bool(self._ehlo) and "CHUNKING" in offers and not client.lmtp
+        self._row: deque[Transaction] = deque()
         self._again: deque[Sending] = deque()
         self._is_row = False
         self._proving = False
         self._begun = 0
+        self._burst_messages = self._burst_octets = 0
         client.on_end = self._session_ended
 
     def start(self, sending: Sending) -> None:
@@ -175,8 +129,7 @@ class Pipeline:
         sending.cancelled = True
         if not self._row or self._row[-1].sending is not sending:
             return
-        flows = self._client.state is State.CONTENT and not self._row[-1].content_sent
-        if flows or len(self._row) == 1:
+        if self._row[-1].content_flows or len(self._row) == 1:
             self._client.abort("cancelled")
 
     # One message, from MAIL to its last reply
@@ -207,81 +160,180 @@ class Pipeline:
         """
         client, verdicts = self._client, sending.verdicts
         verdicts.peer = self._peer
-        planned = plan(sending.envelope, sending.content, client.extensions)
+        planned = plan(sending.envelope, sending.content, client.extensions, chunking=self._by_chunk)
         verdicts.refuse(planned.refused)
         if client.ended_by:
             verdicts.lost(client.ended_by, uncertain=False)
         places = verdicts.open
         if not places:
-            sending.done(verdicts.report())
+            sending.end()
             return False
-        draft = verdicts.copy() if self._is_row else verdicts
-        message = _Message(sending, planned, draft, iter(places))
-        self._row.append(message)
         self._begun += 1
-        self._say_envelope(message, places)
+        self._say_transaction(Transaction(sending, planned, places, by_chunk=self._by_chunk))
         return True
 
-    def _say_envelope(self, message: _Message, places: list[int]) -> None:
-        client, envelope = self._client, message.sending.envelope
-        utf8 = "SMTPUTF8" in message.planned.parameters
-        sender = envelope.reverse_path.path(utf8=utf8) if envelope.reverse_path else b""
-        mail = path_command(Verb.MAIL, sender, message.planned.parameters)
+    def _say_transaction(self, transaction: Transaction) -> None:
+        client = self._client
         with client.group():
-            if client.hopes() is not State.READY:
+            if client.hopes() is not State.READY or (self._row and transaction.by_chunk):
+                # The transaction before may be refused in its middle, and the
+                # server still be in it: this one's recipients must not join it.
                 self._reset()
-            client.say(Exchange(Verb.MAIL, mail + b"\r\n", message.mail_answered))
-            for place in places:
-                rcpt = path_command(Verb.RCPT, envelope.recipients[place].mailbox.path(utf8=utf8), ())
-                client.say(Exchange(Verb.RCPT, rcpt + b"\r\n", message.rcpt_answered))
-            client.say(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, message)))
+            self._row.append(transaction)
+            client.say(Exchange(Verb.MAIL, transaction.mail_line(), transaction.mail_answered))
+            for place in transaction.places[:-1]:
+                client.say(Exchange(Verb.RCPT, transaction.rcpt_line(place), transaction.recipient_answered))
+            last = Exchange(Verb.RCPT, transaction.rcpt_line(transaction.places[-1]), transaction.recipient_answered)
+            client.say(last)
+            if not transaction.by_chunk:
+                client.say(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction)))
+            elif transaction.planned.content.is_short:
+                self._say_chunk(transaction)
+            else:
+                last.answered = partial(self._last_recipient_answered, transaction)
 
     def _reset(self) -> None:
-        """The transaction before was refused in the middle: the server is still in it."""
         self._client.say(Exchange(Verb.RSET, b"RSET\r\n", self._reset_answered))
 
-    def _reset_answered(self, answer: object) -> None:
+    def _reset_answered(self, answer: Answer) -> None:
         if isinstance(answer, Reply) and answer.severity != 2:
             self._client.violated(f"a refusal of RSET: {answer}")
 
-    def _data_answered(self, message: _Message, answer: object) -> None:
+    # The content, by DATA
+
+    def _data_answered(self, transaction: Transaction, answer: Answer) -> None:
         if isinstance(answer, SessionError):
             return
         if isinstance(answer, Reply) and answer.severity == 3:
             self._prove()
-            self._send_content(message)
+            self._send_content(transaction)
         else:
-            self._transaction_over(message, answer if isinstance(answer, Reply) else None)
+            self._transaction_over(transaction, answer if isinstance(answer, Reply) else None)
 
-    def _send_content(self, message: _Message) -> None:
-        client = self._client
-        client.when_content_answered(partial(self._content_answered, message))
+    def _send_content(self, transaction: Transaction) -> None:
+        client, content = self._client, transaction.planned.content
+        client.when_content_answered(partial(self._content_answered, transaction))
         if client.ended_by:
             return  # it was refused together with the 354
-        if message.sending.cancelled:
+        if transaction.sending.cancelled:
             client.abort("cancelled")
         elif client.state is State.NOTHING_TO_SEND:
-            # Everybody was refused, and still the server wants content. A lone
-            # dot is the way out; its reply is nobody's delivery (RFC 2920 §3.1).
-            client.end_of_data()
-        elif len(message.planned.content) <= BLOCK_OCTETS:
-            self._end_content(message, b"".join(encoded([message.planned.content])))
+            self._send_lone_dot()
+        elif content.is_short:
+            self._end_content(transaction, transaction.planned.octets(double_dots=True))
         else:
-            _Flow(client, encoded(_blocks(message.planned.content)), partial(self._end_content, message, b"")).start()
+            self._start_flow(transaction, partial(self._put, transaction))
 
-    def _end_content(self, message: _Message, last: bytes) -> None:
-        with self._client.group():
-            self._client.end_of_data(last)
-            if self._client.ended_by:
-                return
-            message.content_sent = True
-            self._follow()
+    def _send_lone_dot(self) -> None:
+        """
+        Everybody was refused, and still the server wants content. A lone dot
+        is the way out; its reply is nobody's delivery (RFC 2920 §3.1). LMTP
+        has no reply for nobody (RFC 2033 §4.2).
+        """
+        if self._client.lmtp:
+            self._client.violated("content is asked for, and there is no recipient")
+        else:
+            self._client.end_of_data()
+
+    def _put(self, transaction: Transaction, block: bytes) -> bool:
+        if self._client.state is not State.CONTENT:
+            return False
+        self._client.send_content(block)
+        return True
+
+    def _end_content(self, transaction: Transaction, last: bytes) -> None:
+        client = self._client
+        with client.group():
+            deliveries = transaction.accepted - 1 if client.lmtp else 0
+            client.end_of_data(last, deliveries=[transaction.delivery_answered] * deliveries)
+            if not client.ended_by:
+                self._content_sent(transaction)
+
+    def _content_answered(self, transaction: Transaction, answer: Answer) -> None:
+        if isinstance(answer, Reply):
+            self._transaction_over(transaction, answer)
+
+    # The content, by BDAT
+
+    def _say_chunk(self, transaction: Transaction) -> None:
+        content = transaction.planned.octets(double_dots=False)
+        line = b"BDAT %d LAST\r\n" % len(content)
+        self._client.say(Exchange(Verb.BDAT, line + content, partial(self._chunk_answered, transaction)))
+        self._burst_messages += 1
+        self._burst_octets += len(content)
+        self._content_sent(transaction)
+
+    def _last_recipient_answered(self, transaction: Transaction, answer: Answer) -> None:
+        """Content of more than a block waits until it is known that somebody wants it."""
+        transaction.recipient_answered(answer)
+        if not isinstance(answer, Reply):
+            return
+        client, planned = self._client, transaction.planned
+        if transaction.sending.cancelled:
+            client.abort("cancelled")
+        elif not transaction.accepted:
+            self._transaction_over(transaction, None)
+        else:
+            line = b"BDAT %d LAST\r\n" % planned.chunk_octets
+            client.say(Exchange(Verb.BDAT, line, partial(self._chunk_answered, transaction)))
+            self._start_flow(transaction, partial(self._put_chunk, transaction))
+
+    def _put_chunk(self, transaction: Transaction, block: bytes) -> bool:
+        if transaction.over or self._client.ended_by:
+            return False
+        self._client.send_of_chunk(block)
+        return True
+
+    def _chunk_answered(self, transaction: Transaction, answer: Answer) -> None:
+        if not isinstance(answer, Reply):
+            return
+        if answer.code in _KNOWS_NO_BDAT and transaction.accepted:
+            self.knows_no_bdat = transaction.chunk_unknown = True
+            # What follows could be taken for commands, had it not been sent.
+            self._client.violated(f"CHUNKING was offered, and BDAT is not known: {answer}")
+        elif not transaction.content_flows:
+            self._transaction_over(transaction, answer)
+        elif answer.severity == 2:
+            self._client.violated(f"a yes to a chunk that is not sent yet: {answer}")
+        else:
+            self._transaction_over(transaction, answer)
+            self._client.abort(f"the server refused the content: {answer}")
+
+    # The content, however it goes
+
+    def _start_flow(self, transaction: Transaction, put: Callable[[bytes], bool]) -> None:
+        transaction.content_flows = True
+        flow = Flow(IConsumer(self._client.transport), self._blocks(transaction), put, self._unreadable)
+        flow.start(partial(self._all_put, transaction))
+
+    def _blocks(self, transaction: Transaction) -> Iterator[bytes]:
+        sent = 0
+        for block in transaction.planned.blocks(double_dots=not transaction.by_chunk):
+            yield block
+            sent += len(block)
+            transaction.sending.sent(sent)
+
+    def _all_put(self, transaction: Transaction) -> None:
+        transaction.content_flows = False
+        if transaction.by_chunk:
+            self._client.end_of_chunk()
+            self._content_sent(transaction)
+        else:
+            self._end_content(transaction, b"")
+
+    def _unreadable(self, problem: str) -> None:
+        self._client.fail(ContentUnreadable(f"the content cannot be read: {problem}"))
+
+    def _content_sent(self, transaction: Transaction) -> None:
+        transaction.content_sent = True
+        transaction.sending.sent(transaction.planned.content.survey.size_bytes)
+        self._follow()
 
     def _follow(self) -> None:
-        """Behind the dot, in the same write: the next message, or what proves those in a row."""
-        if not self._ehlo or "PIPELINING" not in self._client.extensions:
+        """Behind the content, in the same write: the next message, or what proves those in a row."""
+        if not self._ehlo:
             return
-        while sending := self._take():
+        while self._has_room() and (sending := self._take()):
             was_row, self._is_row = self._is_row, True
             if self._begin(sending):
                 return
@@ -289,13 +341,12 @@ class Pipeline:
         if self._is_row:
             self._say_proof()
 
-    def _content_answered(self, message: _Message, answer: object) -> None:
-        if isinstance(answer, Reply):
-            self._transaction_over(message, answer)
+    def _has_room(self) -> bool:
+        return self._burst_messages < MAX_BURST_MESSAGES and self._burst_octets < MAX_BURST_OCTETS
 
-    def _transaction_over(self, message: _Message, final: Reply | None) -> None:
-        message.final, message.over = final, True
-        is_last = self._row[-1] is message
+    def _transaction_over(self, transaction: Transaction, final: Reply | None) -> None:
+        transaction.finally_answered(final)
+        is_last = self._row[-1] is transaction
         if not self._is_row or self._client.content_refusal:
             self._prove()
         if is_last and not self._proving:
@@ -305,15 +356,17 @@ class Pipeline:
 
     def _say_proof(self) -> None:
         self._proving = True
-        self._client.say(Exchange(Verb.EHLO, self._ehlo, self._proof_answered))
+        verb = Verb.LHLO if self._client.lmtp else Verb.EHLO
+        self._client.say(Exchange(verb, self._ehlo, self._proof_answered))
 
-    def _proof_answered(self, answer: object) -> None:
+    def _proof_answered(self, answer: Answer) -> None:
         if isinstance(answer, SessionError):
             return
         if not (isinstance(answer, Reply) and answer.code == 250 and "PIPELINING" in self._client.extensions):
             self._client.violated(f"replies out of step: {answer} to the EHLO behind messages in a row")
             return
         self._is_row = self._proving = False
+        self._burst_messages = self._burst_octets = 0
         self._prove()
         self._go_on()
 
@@ -322,20 +375,17 @@ class Pipeline:
         proved = list(self._row)
         while self._row and self._row[0].over:
             self._row.popleft()
-        for message in proved:
-            message.prove()
-            if message.over:
-                self._report(message)
+        for transaction in proved:
+            transaction.settle()
+            if transaction.over:
+                self._report(transaction)
 
-    def _report(self, message: _Message) -> None:
-        sending, verdicts = message.sending, message.sending.verdicts
-        if message.final:
-            verdicts.end(message.final)
-        if not verdicts.transaction_over():
-            sending.done(verdicts.report())
+    def _report(self, transaction: Transaction) -> None:
+        sending = transaction.sending
+        if not transaction.finish():
+            sending.end()
         elif self._client.ended_by:
-            verdicts.lost(self._client.ended_by, uncertain=False)
-            sending.done(verdicts.report())
+            sending.lost(self._client.ended_by)
         else:
             self._again.append(sending)
 
@@ -343,59 +393,21 @@ class Pipeline:
         self.out_of_step = self._is_row and isinstance(error, ProtocolViolation)
         row, self._row = self._row, deque()
         again, self._again = self._again, deque()
-        for message in row:
-            sending = message.sending
-            untouched = not message.content_sent and not (message.proved and message.heard)
-            if untouched and self._owner and self._begun > 1 and not (sending.returned or sending.cancelled):
-                sending.returned = True
-                self._owner.give_back(sending)
+        for transaction in row:
+            if not self._is_row:
+                transaction.settle()
+            if self._can_go_elsewhere(transaction) and self._owner:
+                transaction.sending.returned = True
+                self._owner.give_back(transaction.sending)
             else:
-                sending.verdicts.lost(error, uncertain=message.content_sent)
-                sending.done(sending.verdicts.report())
+                transaction.lost(error)
         for sending in again:
-            sending.verdicts.lost(error, uncertain=False)
-            sending.done(sending.verdicts.report())
+            sending.lost(error)
         if self._owner:
             self._owner.ended()
 
-
-def _blocks(content: bytes) -> Iterator[bytes]:
-    view = memoryview(content)
-    for start in range(0, len(content), BLOCK_OCTETS):
-        yield bytes(view[start : start + BLOCK_OCTETS])
-
-
-@implementer(IPushProducer)
-class _Flow:
-    """Sends blocks as fast as the transport takes them."""
-
-    def __init__(self, client: SMTPClient, blocks: Iterator[bytes], sent: Callable[[], None]) -> None:
-        self._client = client
-        self._blocks = blocks
-        self._sent = sent
-        self._paused = True
-
-    def start(self) -> None:
-        """Begin."""
-        IConsumer(self._client.transport).registerProducer(self, True)
-        self.resumeProducing()
-
-    def resumeProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._paused = False
-        while not self._paused and self._client.state is State.CONTENT:
-            block = next(self._blocks, None)
-            if block is None:
-                self._paused = True
-                IConsumer(self._client.transport).unregisterProducer()
-                self._sent()
-                return
-            self._client.send_content(block)
-
-    def pauseProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        """See L{IPushProducer}."""
-        self._paused = True
+    def _can_go_elsewhere(self, transaction: Transaction) -> bool:
+        """Over another session, at once: the server has not heard of it, or could not take it in this way."""
+        sending = transaction.sending
+        untouched = self._begun > 1 and not transaction.content_sent and not transaction.is_answered
+        return (untouched or transaction.chunk_unknown) and not (sending.returned or sending.cancelled)

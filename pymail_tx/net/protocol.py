@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from pymail_tx.core import sasl
 from pymail_tx.core.address import Mailbox, ascii_domain, refuse_controls
 from pymail_tx.core.command import COMMANDS, Verb, path_command
+from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, SessionError, SessionLost
 from pymail_tx.core.outcome import Peer, Report
@@ -53,6 +54,7 @@ class SMTPClient(Dialogue):
     @ivar state: where the session is, by the replies that came.
     @ivar extensions: what the server's last EHLO reply offered.
     @ivar tls: the session's TLS, C{None} as long as it is plain text.
+    @ivar lmtp: the server speaks LMTP.
     @ivar ended_by: why the session is over; C{None} while it lasts and after a
         QUIT that was answered.
     """
@@ -63,6 +65,7 @@ class SMTPClient(Dialogue):
         *,
         host: str | None = None,
         implicit_tls: ClientTLS | None = None,
+        lmtp: bool = False,
         timeouts_s: Mapping[Verb, float] | None = None,
     ) -> None:
         """
@@ -71,10 +74,12 @@ class SMTPClient(Dialogue):
             address.
         @param implicit_tls: begin with a TLS handshake, before the greeting
             (RFC 8314 §3).
+        @param lmtp: the server speaks LMTP (RFC 2033): greet it with L{lhlo}.
         @param timeouts_s: other deadlines than those of the command table, in
             seconds.
         """
         super().__init__(clock, implicit_tls=implicit_tls, timeouts_s=timeouts_s)
+        self.lmtp = lmtp
         self._host = host
         self._smtputf8 = False
         self._sent: Deferred[Report] | None = None
@@ -102,6 +107,10 @@ class SMTPClient(Dialogue):
         @param name: our domain or address literal (RFC 5321 §4.1.4).
         """
         return self._say(Verb.EHLO, b"EHLO " + ascii_domain("name", name).encode("ascii"))
+
+    def lhlo(self, name: str) -> Deferred[Reply]:
+        """Say LHLO, which is LMTP's EHLO (RFC 2033 §4.1)."""
+        return self._say(Verb.LHLO, b"LHLO " + ascii_domain("name", name).encode("ascii"))
 
     def helo(self, name: str) -> Deferred[Reply]:
         """Say HELO, for servers that know no EHLO."""
@@ -177,7 +186,7 @@ class SMTPClient(Dialogue):
             verb = Verb.OTHER
         return self._say(verb, line.encode())
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: bytes | Content) -> Deferred[Report]:
         """
         Send a message: whole mail transactions, MAIL to the reply to end of
         data, as many as the server's limits need.
@@ -191,9 +200,11 @@ class SMTPClient(Dialogue):
         """
         if (self._sent and not self._sent.called) or (self.hopes() is not State.READY and not self.ended_by):
             return fail(OutOfOrder(f"a message cannot be sent while {self.state.value}"))
-        from pymail_tx.net.pipeline import Pipeline, Sending  # the blocking Session can do without it and MIME
+        from pymail_tx.net.pipeline import Pipeline  # the blocking Session can do without it and MIME
+        from pymail_tx.net.transaction import Sending
 
-        sending = Sending(envelope, content, lambda report: sent.callback(report))
+        ready = content if isinstance(content, Content) else Content.of(content)
+        sending = Sending(envelope, ready, lambda report: sent.callback(report))
 
         def cancel(_: Deferred[Report]) -> None:
             sending.done = lambda report: None
@@ -318,6 +329,7 @@ class SMTPClientFactory(ClientFactory):
         *,
         host: str | None = None,
         implicit_tls: Callable[[], ClientTLS] | None = None,
+        lmtp: bool = False,
         timeouts_s: Mapping[Verb, float] | None = None,
     ) -> None:
         """
@@ -328,6 +340,7 @@ class SMTPClientFactory(ClientFactory):
         self._clock = clock
         self._host = host
         self._implicit_tls = implicit_tls
+        self._lmtp = lmtp
         self._timeouts_s = timeouts_s
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPClient:
@@ -336,6 +349,7 @@ class SMTPClientFactory(ClientFactory):
             self._clock,
             host=self._host,
             implicit_tls=self._implicit_tls() if self._implicit_tls else None,
+            lmtp=self._lmtp,
             timeouts_s=self._timeouts_s,
         )
         client.factory = self

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.core.content import survey
+from pymail_tx.core.content import Content, survey
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.plan import Plan, plan
@@ -17,10 +17,11 @@ _SIGNED = 'Content-Type: multipart/signed; boundary="b"\r\n\r\n--b\r\n\r\nGrüß
 
 
 def _plan(
-    *keywords: str, content: bytes = _HELLO, sender: str = "joe@example.org", to: tuple[str, ...] = ("a@b.example",)
-) -> Plan:
+    *keywords: str, content: bytes = _HELLO, sender: str = "joe@example.org", to: tuple[str, ...] = ("a@b.example",),
+    chunking: bool = False,
+) -> Plan:  # fmt: skip
     offers = Extensions({keyword.split()[0]: tuple(keyword.split()[1:]) for keyword in keywords})
-    return plan(Envelope(sender, to), content, offers)
+    return plan(Envelope(sender, to), Content.of(content), offers, chunking=chunking)
 
 
 class Size(SynchronousTestCase):
@@ -40,25 +41,24 @@ class Size(SynchronousTestCase):
 
     def test_the_size_is_that_of_the_content_made_7bit(self) -> None:
         made = _plan("SIZE 1000", content=_GREETINGS)
-        self.assertEqual(made.parameters, (f"SIZE={survey([made.content]).size_bytes}",))
-        self.assertGreater(len(made.content), len(_GREETINGS))
+        self.assertEqual(made.parameters, (f"SIZE={survey([made.content.read()]).size_bytes}",))
+        self.assertGreater(len(made.content.read()), len(_GREETINGS))
         self.assertIn(0, _plan(f"SIZE {len(_GREETINGS)}", content=_GREETINGS).refused)
 
 
 class EightBit(SynchronousTestCase):
     def test_with_8bitmime_it_goes_out_as_it_is_and_says_so(self) -> None:
         made = _plan("8BITMIME", content=_GREETINGS)
-        self.assertEqual((made.content, made.parameters), (_GREETINGS, ("BODY=8BITMIME",)))
+        self.assertEqual((made.content.read(), made.parameters), (_GREETINGS, ("BODY=8BITMIME",)))
 
     def test_without_8bitmime_it_is_re_encoded(self) -> None:
         made = _plan(content=_GREETINGS)
-        self.assertTrue(made.content.isascii())
+        self.assertTrue(made.content.read().isascii())
         self.assertEqual((made.parameters, made.refused), ((), {}))
 
-    def test_without_8bitmime_what_may_not_be_re_encoded_fails_with_5_6_3_and_holds_no_content(self) -> None:
+    def test_without_8bitmime_what_may_not_be_re_encoded_fails_with_5_6_3_for_everybody(self) -> None:
         made = _plan(content=_SIGNED)
         self.assertTrue(made.refused[0].startswith("5.6.3 "))
-        self.assertEqual(made.content, b"")
 
     def test_7bit_content_says_nothing(self) -> None:
         self.assertEqual(_plan("8BITMIME").parameters, ())
@@ -70,20 +70,44 @@ class EightBit(SynchronousTestCase):
 class LongLines(SynchronousTestCase):
     def test_a_line_of_998_octets_goes_out_as_it_is_and_one_of_999_is_re_encoded(self) -> None:
         content = _HELLO + b"x" * 998 + b"\r\n"
-        self.assertIs(_plan(content=content).content, content)
-        longer = _plan("8BITMIME", content=_HELLO + b"x" * 999 + b"\r\n").content
+        self.assertIs(_plan(content=content).content.read(), content)
+        longer = _plan("8BITMIME", content=_HELLO + b"x" * 999 + b"\r\n").content.read()
         self.assertFalse(survey([longer]).has_long_lines)
 
     def test_where_a_signature_does_not_allow_it_they_are_sent_as_they_are(self) -> None:
         content = b'Content-Type: multipart/signed; boundary="b"\r\n\r\n--b\r\n\r\n' + b"x" * 999 + b"\r\n--b--\r\n"
-        self.assertEqual(_plan(content=content).content, content)
+        self.assertEqual(_plan(content=content).content.read(), content)
+
+
+class Binary(SynchronousTestCase):
+    """NUL, or 8bit lines of any length (RFC 3030 §3)."""
+
+    def test_where_it_is_offered_binary_content_goes_out_with_bdat_and_nothing_of_it_is_mended(self) -> None:
+        for content in (b"Subject: x\r\n\r\n\0\r.\n", b"Subject: x\r\n\r\n" + b"\xff" * 1_000):
+            made = _plan("BINARYMIME", "SIZE", content=content, chunking=True)
+            self.assertEqual(made.parameters, (f"SIZE={len(content)}", "BODY=BINARYMIME"))
+            self.assertEqual(made.octets(double_dots=False), content)
+            self.assertEqual(made.chunk_octets, len(content))
+
+    def test_other_content_and_data_do_not_need_it(self) -> None:
+        self.assertEqual(
+            _plan("BINARYMIME", "8BITMIME", content=_GREETINGS, chunking=True).parameters, ("BODY=8BITMIME",)
+        )
+        made = _plan("BINARYMIME", "8BITMIME", content=b"Subject: x\r\n\r\n" + b"\xff" * 1_000)
+        self.assertFalse(made.is_binary)
+        self.assertFalse(made.content.survey.is_8bit)
+
+    def test_what_bdat_announces_is_what_goes_out(self) -> None:
+        made = _plan(content=b"Subject: x\n\n.\none\rtwo", chunking=True)
+        self.assertEqual(made.octets(double_dots=False), b"Subject: x\r\n\r\n.\r\none\r\ntwo\r\n")
+        self.assertEqual(made.chunk_octets, len(made.octets(double_dots=False)))
 
 
 class UTF8(SynchronousTestCase):
     def test_a_non_ascii_local_part_without_smtputf8_fails_with_5_6_7_and_the_others_go_on(self) -> None:
         made = _plan(to=("a@b.example", "ä@b.example", "c@d.example"))
         self.assertEqual({index: reason[:6] for index, reason in made.refused.items()}, {1: "5.6.7 "})
-        self.assertEqual(made.content, _HELLO)
+        self.assertEqual(made.content.read(), _HELLO)
 
     def test_a_sender_who_needs_it_fails_everybody(self) -> None:
         self.assertEqual(set(_plan(sender="jürgen@example.org", to=("a@b.example", "c@d.example")).refused), {0, 1})

@@ -44,7 +44,7 @@ class Table(SynchronousTestCase):
         less |= dict.fromkeys((State.CONTENT, State.NOTHING_TO_SEND), State.READY)
         for state, row in TRANSITIONS.items():
             for (verb, answer), following in row.items():
-                if answer is _NO and verb is not Verb.QUIT:
+                if answer is _NO and verb not in (Verb.QUIT, Verb.DELIVERY):
                     self.assertIs(following, less.get(state, state), (state, verb))
 
     def test_content_may_flow_behind_an_accepted_recipient_only(self) -> None:
@@ -77,7 +77,7 @@ class Sending(SynchronousTestCase):
             (State.TURNED_AWAY, {Verb.QUIT}),
             (State.SECURING, {Verb.HANDSHAKE}),
             (State.SASL, {Verb.AUTH}),
-            (State.CONTENT, {Verb.END_OF_DATA}),
+            (State.CONTENT, {Verb.END_OF_DATA, Verb.DELIVERY}),
             (State.NOTHING_TO_SEND, {Verb.END_OF_DATA}),
             (State.CLOSED, set()),
         ):

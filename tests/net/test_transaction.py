@@ -15,11 +15,10 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.core.content import encoded
+from pymail_tx.core.content import BLOCK_OCTETS, encoded
 from pymail_tx.core.errors import OutOfOrder
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.state import State
-from pymail_tx.net.pipeline import BLOCK_OCTETS
 from tests.net.scripted import ScriptedCase, ScriptedServer, envelope, outcomes, settled
 
 _HELLO = b"Subject: Hello\r\n\r\nHow are you?\r\n"

@@ -1,0 +1,169 @@
+"""
+One message in one mail transaction (RFC 5321 §3.3): what is said for it, and
+what was answered.
+
+A L{Transaction} only takes notes. Answers wait in it until L{Transaction.settle},
+when they are known to be in step, and count then; what waits when the session
+ends is forgotten (L{pymail_tx.net.pipeline}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from pymail_tx.core.command import Verb, path_command
+from pymail_tx.core.content import Content
+from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.errors import OutOfOrder, SessionError
+from pymail_tx.core.outcome import Peer, Report
+from pymail_tx.core.plan import Plan
+from pymail_tx.core.reply import Reply
+from pymail_tx.core.verdicts import Verdicts
+
+Answer = Reply | SessionError | OutOfOrder
+
+
+@define(eq=False)
+class Sending:
+    """
+    One message on its way.
+
+    @ivar done: hears what became of it, once.
+    @ivar progress: hears how many octets of the content were sent so far.
+    @ivar verdicts: what is sure so far.
+    @ivar cancelled: nobody wants it sent any more.
+    @ivar returned: it came back from one session unsent already.
+    """
+
+    envelope: Envelope
+    content: Content
+    done: Callable[[Report], object]
+    progress: Callable[[int], object] | None = None
+    verdicts: Verdicts = field(init=False)
+    cancelled: bool = False
+    returned: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.verdicts = Verdicts(self.envelope, Peer())
+
+    def sent(self, octets: int) -> None:
+        """So many octets of the content, in all."""
+        if self.progress:
+            self.progress(octets)
+
+    def end(self) -> None:
+        """Every recipient has a verdict: say so."""
+        self.done(self.verdicts.report())
+
+    def lost(self, error: SessionError) -> None:
+        """No session, or none any more, and nothing of the message was sent that could count."""
+        self.verdicts.lost(error, uncertain=False)
+        self.end()
+
+
+@define(eq=False)
+class Transaction:
+    """
+    @ivar places: the recipients that are named in it, by their index.
+    @ivar by_chunk: the content goes with BDAT.
+    @ivar content_flows: it is being sent, block by block.
+    @ivar content_sent: all of it is, with whatever says that this is all.
+    @ivar over: no more answers come.
+    @ivar chunk_unknown: the server did not know BDAT after all.
+    @ivar is_answered: whether it is known that the server has heard of it.
+    """
+
+    sending: Sending
+    planned: Plan
+    places: Sequence[int]
+    by_chunk: bool
+    content_flows: bool = False
+    content_sent: bool = False
+    over: bool = False
+    chunk_unknown: bool = False
+    is_answered: bool = False
+    _mail: Reply | None = None
+    _recipients: list[Reply] = field(factory=list)
+    _deliveries: list[Reply] = field(factory=list)
+    _final: Reply | None = None
+    _settled_recipients: int = 0
+
+    # What is said
+
+    def mail_line(self) -> bytes:
+        """MAIL, with its parameters."""
+        reverse_path = self.sending.envelope.reverse_path
+        path = reverse_path.path(utf8=self._utf8) if reverse_path else b""
+        return path_command(Verb.MAIL, path, self.planned.parameters) + b"\r\n"
+
+    def rcpt_line(self, place: int) -> bytes:
+        """RCPT for one recipient."""
+        mailbox = self.sending.envelope.recipients[place].mailbox
+        return path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), ()) + b"\r\n"
+
+    @property
+    def _utf8(self) -> bool:
+        return "SMTPUTF8" in self.planned.parameters
+
+    # What was answered
+
+    def mail_answered(self, answer: Answer) -> None:
+        """To MAIL. An answer that is no reply says that there is none; so with the others."""
+        if isinstance(answer, Reply):
+            self._mail = answer
+
+    def recipient_answered(self, answer: Answer) -> None:
+        """To the next RCPT."""
+        if isinstance(answer, Reply):
+            self._recipients.append(answer)
+
+    def delivery_answered(self, answer: Answer) -> None:
+        """One of LMTP's replies to the end of data, but not the last (RFC 2033 §4.2)."""
+        if isinstance(answer, Reply):
+            self._deliveries.append(answer)
+
+    def finally_answered(self, reply: Reply | None) -> None:
+        """The last reply: to the end of data, the chunk, or the DATA that was refused; C{None} if DATA was not sent."""
+        self._final, self.over = reply, True
+
+    @property
+    def accepted(self) -> int:
+        """How many recipients were accepted, if the answers are in step."""
+        return self.sending.verdicts.accepted + sum(reply.severity == 2 for reply in self._recipients)
+
+    # What counts
+
+    def settle(self) -> None:
+        """Every answer so far was in step."""
+        verdicts = self.sending.verdicts
+        self.is_answered = self.is_answered or self._mail is not None
+        if self._mail and self._mail.severity != 2:
+            verdicts.all(self._mail)
+        for place, reply in zip(self.places[self._settled_recipients :], self._recipients, strict=False):
+            if verdicts.is_open(place):
+                verdicts.rcpt(place, reply)
+        self._settled_recipients += len(self._recipients)
+        verdicts.end_for_each(self._deliveries)
+        if self._final:
+            verdicts.end(self._final)
+        self._mail, self._recipients, self._deliveries, self._final = None, [], [], None
+
+    def finish(self) -> bool:
+        """
+        It is over and settled.
+
+        @return: whether recipients are left for another transaction.
+        """
+        verdicts = self.sending.verdicts
+        unnamed = [place for place in verdicts.open if place not in self.places]
+        return verdicts.transaction_over() or bool(unnamed)
+
+    def lost(self, error: SessionError) -> None:
+        """The session ended; what waits here does not count."""
+        sending, verdicts = self.sending, self.sending.verdicts
+        if self.content_sent:
+            verdicts.suppose_accepted(self.places[self._settled_recipients :])
+        verdicts.lost(error, uncertain=self.content_sent)
+        sending.end()
