@@ -13,7 +13,7 @@ import ipaddress
 import re
 from functools import lru_cache
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pymail_tx.core.errors import BadArgument
 
@@ -46,6 +46,10 @@ class Mailbox:
 
     local_part: str
     domain: str
+    _octets: bytes = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_octets", str(self).encode())
 
     @classmethod
     def parse(cls, field: str, address: str) -> Mailbox:
@@ -79,9 +83,9 @@ class Mailbox:
         @param utf8: whether SMTPUTF8 is in force.
         @raise BadArgument: the local part needs SMTPUTF8 and it is not.
         """
-        if self.needs_smtputf8 and not utf8:
+        if not utf8 and self.needs_smtputf8:
             raise BadArgument("address", f"{self} needs SMTPUTF8")
-        return str(self).encode()
+        return self._octets
 
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}" if self.domain else self.local_part

@@ -98,6 +98,9 @@ COMMANDS = {
     Verb.OTHER: Command(_EITHER, 300, "waiting for a reply"),
 }
 
+PIPELINED = frozenset(verb for verb, command in COMMANDS.items() if command.pipelined)
+"""Verbs that another command may follow before their reply is there."""
+
 ANSWERS = {2: Answer.DONE, 3: Answer.GO_ON, 4: Answer.REFUSED, 5: Answer.REFUSED}
 """By a reply code's first digit."""
 

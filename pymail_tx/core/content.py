@@ -83,6 +83,18 @@ def encoded(blocks: Iterable[bytes], *, double_dots: bool = True) -> Iterator[by
     yield from filter(None, (encoder.finish(),))
 
 
+def encoded_whole(content: bytes, *, double_dots: bool = True) -> bytes:
+    """L{encoded} for content in memory."""
+    if not content:
+        return content
+    content = with_crlf(content)
+    if double_dots:
+        content = content.replace(b"\r\n.", b"\r\n..")
+        if content.startswith(b"."):
+            content = b"." + content
+    return content if content.endswith(_LF) else content + b"\r\n"
+
+
 def with_crlf(content: bytes) -> bytes:
     """The content with each CRLF, lone LF and lone CR as a CRLF; the very same object if that changes nothing."""
     if content.count(_CR) == content.count(_LF) == content.count(b"\r\n"):
@@ -123,6 +135,25 @@ def survey(blocks: Iterable[bytes]) -> Survey:
     for block in blocks:
         surveyor.feed(block)
     return surveyor.survey()
+
+
+def survey_of(octets: bytes) -> Survey:
+    """The same for content in memory, which most is, in a fraction of the time."""
+    whole, line_ends = octets.count(b"\r\n"), octets.count(_CR) + octets.count(_LF)
+    missing = 0 if not octets or octets.endswith((_CR, _LF)) else 2
+    return Survey(
+        raw_bytes=len(octets),
+        size_bytes=len(octets) + line_ends - 2 * whole + missing,
+        is_8bit=not octets.isascii(),
+        has_nul=b"\0" in octets,
+        has_long_lines=len(octets) > MAX_LINE_OCTETS and _has_long_lines(octets),
+    )
+
+
+def _has_long_lines(octets: bytes) -> bool:
+    lines = _LongLines()
+    lines.feed(octets)
+    return lines.found
 
 
 @define
@@ -170,7 +201,7 @@ class Content:
     @classmethod
     def of(cls, octets: bytes) -> Content:
         """Content in memory."""
-        return cls(survey([octets]), octets)
+        return cls(survey_of(octets), octets)
 
     def blocks(self) -> Iterator[bytes]:
         """It, in blocks of L{BLOCK_OCTETS} at most."""

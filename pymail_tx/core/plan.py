@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
-from pymail_tx.core.content import Content, encoded
+from pymail_tx.core.content import Content, encoded, encoded_whole
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.mime import CannotDowngrade, seven_bit
@@ -47,8 +47,9 @@ class Plan:
         return blocks if self.is_binary else encoded(blocks, double_dots=double_dots)
 
     def octets(self, *, double_dots: bool) -> bytes:
-        """All L{blocks}."""
-        return b"".join(self.blocks(double_dots=double_dots))
+        """All L{blocks}, of content in memory."""
+        octets = self.content.read()
+        return octets if self.is_binary else encoded_whole(octets, double_dots=double_dots)
 
 
 def plan(envelope: Envelope, content: Content, offers: Extensions, *, chunking: bool = False) -> Plan:

@@ -46,10 +46,16 @@ class Reply:
     @ivar code: the reply code, 200 to 599.
     @ivar lines: the text of each line without code and separator, an enhanced
         status code included. What is not UTF-8 stands there as C{\\xNN}.
+    @ivar severity: the code's first digit: 2 done, 3 go on, 4 not now, 5 never
+        (RFC 5321 §4.2.1).
     """
 
     code: int
     lines: tuple[str, ...]
+    severity: int = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "severity", self.code // 100)
 
     @property
     def enhanced(self) -> str | None:
@@ -59,11 +65,6 @@ class Reply:
         """
         found = _ENHANCED.match(self.lines[0])
         return found[1] if found and found[1][0] == str(self.severity) else None
-
-    @property
-    def severity(self) -> int:
-        """The first digit: 2 done, 3 go on, 4 not now, 5 never (RFC 5321 §4.2.1)."""
-        return self.code // 100
 
     @property
     def text(self) -> str:

@@ -12,7 +12,7 @@ recipients" behind an accepted recipient only asks for another transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from attrs import define, evolve, field
 
@@ -39,6 +39,11 @@ class Verdicts:
     def open(self) -> list[int]:
         """Recipients without a verdict."""
         return [index for index in range(len(self.envelope.recipients)) if self.is_open(index)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every recipient has a verdict."""
+        return len(self._given) == len(self.envelope.recipients)
 
     def is_open(self, index: int) -> bool:
         """Whether the recipient has no verdict."""
@@ -82,10 +87,10 @@ class Verdicts:
             if self.is_open(index):
                 self._reply(index, reply)
 
-    def end_for_each(self, replies: Sequence[Reply]) -> None:
-        """LMTP's replies to end of data came, one for each accepted recipient in order (RFC 2033 §4.2)."""
-        still_open = [index for index in self._accepted if self.is_open(index)] if replies else []
-        for index, reply in zip(still_open, replies, strict=False):
+    def end_for_next(self, reply: Reply) -> None:
+        """One of LMTP's replies to end of data came: they are for the accepted recipients in order (RFC 2033 §4.2)."""
+        index = next((index for index in self._accepted if self.is_open(index)), None)
+        if index is not None:
             self._reply(index, reply)
 
     def all(self, reply: Reply) -> None:

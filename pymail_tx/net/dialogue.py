@@ -34,8 +34,8 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pymail_tx.core import sasl
-from pymail_tx.core.command import COMMANDS, Answer, Verb
+from pymail_tx.core import command, sasl
+from pymail_tx.core.command import COMMANDS, PIPELINED, Verb
 from pymail_tx.core.content import END_OF_DATA
 from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, ReplyTimeout, SessionError, SessionLost, TLSFailed
 from pymail_tx.core.extensions import Extensions
@@ -53,7 +53,10 @@ if TYPE_CHECKING:
 _SECURED = Reply(220, ("TLS",))
 """What stands for the reply to STARTTLS when the handshake is done."""
 
-Answered = Callable[[Reply | SessionError | OutOfOrder], object]
+Answer = Reply | SessionError | OutOfOrder
+"""What an exchange ends with. What is no reply says that there is none."""
+
+Answered = Callable[[Answer], object]
 
 
 class SessionTransport(Protocol):
@@ -79,7 +82,7 @@ class Exchange:
     line: bytes = field(default=b"", repr=False)
     answered: Answered | None = None
 
-    def answer(self, answer: Reply | SessionError | OutOfOrder) -> None:
+    def answer(self, answer: Answer) -> None:
         """Tell it, once."""
         answered, self.answered = self.answered, None
         if answered:
@@ -141,24 +144,28 @@ class Dialogue(LineReceiver):
         """What is said inside goes out in one write (RFC 2920 §3.1)."""
         return self._group
 
-    def say(self, exchange: Exchange) -> None:
+    def say(self, *exchanges: Exchange) -> None:
         """
-        Send a command, or have it wait for its turn.
+        Send commands, in one write if possible, or have them wait for their turn.
 
-        @raise OutOfOrder: it does not fit the state that the session will be in
-            if everything on its way is accepted.
+        @raise OutOfOrder: one does not fit the state that the session will be
+            in if everything on its way is accepted; none is sent.
         """
         if self.ended_by:
-            exchange.answer(self.ended_by)
+            for exchange in exchanges:
+                exchange.answer(self.ended_by)
             return
-        hopes = hoped_after(self.hopes(), exchange.verb)
-        if hopes is None:
-            raise OutOfOrder(f"{exchange.verb.value} cannot be sent while {self.hopes().value}")
+        hopes = self.hopes()
+        for exchange in exchanges:
+            following = hoped_after(hopes, exchange.verb)
+            if following is None:
+                raise OutOfOrder(f"{exchange.verb.value} cannot be sent while {hopes.value}")
+            hopes = following
         self._hoped = hopes
         if self.state is State.SASL:
-            self._unsent.appendleft(exchange)  # other commands wait for the end of the authentication
+            self._unsent.extendleft(exchanges)  # other commands wait for the end of the authentication
         else:
-            self._unsent.append(exchange)
+            self._unsent.extend(exchanges)
         if self._group.octets is None:
             self._write()
 
@@ -195,14 +202,14 @@ class Dialogue(LineReceiver):
         """All octets that the last BDAT announced are sent."""
         self._wait_for(Verb.BDAT)
 
-    def end_of_data(self, last: bytes = b"", *, deliveries: Iterable[Answered] = ()) -> None:
+    def end_of_data(self, last: bytes = b"", *, deliveries: Iterable[Exchange] = ()) -> None:
         """
         Send the lone dot. From here on a loss leaves it open whether the
         message was accepted. It is not sent if a reply has begun: that one
         cannot be about the whole content, and the session is over.
 
         @param last: the rest of the content, to go out in the same write.
-        @param deliveries: who hear of LMTP's replies, one each, before the last.
+        @param deliveries: LMTP's replies before the last.
         """
         if self.state not in (State.CONTENT, State.NOTHING_TO_SEND) or self._end_of_data is None:
             raise OutOfOrder(f"end of data cannot be sent while {self.state.value}")
@@ -210,7 +217,7 @@ class Dialogue(LineReceiver):
             self._end(ProtocolViolation("a reply that nobody asked for"))
             return
         self.in_doubt = True
-        self._waiting.extend(Exchange(Verb.DELIVERY, b"", answered) for answered in deliveries)
+        self._waiting.extend(deliveries)
         self._waiting.append(self._end_of_data)
         self._hoped = State.READY
         self._transmit(last + END_OF_DATA)
@@ -249,6 +256,8 @@ class Dialogue(LineReceiver):
 
     def _write(self) -> None:
         """Send what may be sent; what no longer fits is answered so."""
+        if not self._unsent:
+            return
         lines, stale = [], []
         while self._unsent and self._may_write():
             exchange = self._unsent.popleft()
@@ -265,9 +274,9 @@ class Dialogue(LineReceiver):
             exchange.answer(OutOfOrder(f"{exchange.verb.value} was not sent: {self.state.value}"))
 
     def _may_write(self) -> bool:
-        if not self._waiting:
-            return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
-        return self._pipelining and COMMANDS[self._waiting[-1].verb].pipelined
+        if self._waiting:
+            return self._pipelining and self._waiting[-1].verb in PIPELINED
+        return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
 
     def hopes(self) -> State:
         """The state that the session will be in if every command on its way is accepted."""
@@ -315,7 +324,8 @@ class Dialogue(LineReceiver):
             self.lineReceived(line)
         if self._held or self.state is State.SECURING or not self._waiting:
             self._look_at_rest()
-        self._tell()
+        if self._answered:
+            self._tell()
 
     def _look_at_rest(self) -> None:
         if self.state is State.SECURING:
@@ -336,12 +346,8 @@ class Dialogue(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """See L{LineReceiver <twisted.protocols.basic.LineReceiver>}."""
-        if self.state is not State.CLOSED:
-            violation = self._heed(line)
-            if violation:
-                self._end(violation)
-
-    def _heed(self, line: bytes) -> ProtocolViolation | None:
+        if self.state is State.CLOSED:
+            return
         try:
             if self.state is State.SECURING:
                 raise ProtocolViolation("data behind the reply to STARTTLS")
@@ -349,10 +355,13 @@ class Dialogue(LineReceiver):
             if reply:
                 self._replied(self._without_secrets(reply) if self._secrets else reply)
         except ProtocolViolation as violation:
-            if sasl.gives_away(line.decode("utf-8", "backslashreplace"), self._secrets):
-                return ProtocolViolation(f"not an SMTP reply: {sasl.WITHHELD}")
-            return violation
-        return None
+            self._end(self._without_words(violation, line))
+
+    def _without_words(self, violation: ProtocolViolation, line: bytes) -> ProtocolViolation:
+        """The violation, without the server's words if they give a secret away."""
+        if sasl.gives_away(line.decode("utf-8", "backslashreplace"), self._secrets):
+            return ProtocolViolation(f"not an SMTP reply: {sasl.WITHHELD}")
+        return violation
 
     def _without_secrets(self, reply: Reply) -> Reply:
         is_challenge = reply.severity == 3 and self._waiting and self._waiting[0].verb is Verb.AUTH
@@ -390,13 +399,13 @@ class Dialogue(LineReceiver):
 
     def _tell(self) -> None:
         """Hand out the replies that came, and send what may be sent now."""
-        if not self._answered:
-            return
         if self.state not in (State.CLOSED, State.SECURING, State.HANDSHAKE):
             self._wait_for_next()
         while self._answered:
             exchange, reply = self._answered.popleft()
-            exchange.answer(reply)
+            answered, exchange.answered = exchange.answered, None
+            if answered:
+                answered(reply)
         self._write()
 
     def _learn_greeting(self, reply: Reply) -> None:
@@ -439,7 +448,7 @@ class Dialogue(LineReceiver):
             return
         self.tls = self._creator.facts(self.transport.getHandle())
         self._know(Extensions())
-        self.state = after(self.state, Verb.HANDSHAKE, Answer.DONE)
+        self.state = after(self.state, Verb.HANDSHAKE, command.Answer.DONE)
         self._hoped = None
         handshake, self._handshake = self._handshake, None
         self._wait_for_next()

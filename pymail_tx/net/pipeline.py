@@ -45,9 +45,9 @@ from pymail_tx.core.errors import ContentUnreadable, ProtocolViolation, SessionE
 from pymail_tx.core.plan import plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
-from pymail_tx.net.dialogue import Exchange
+from pymail_tx.net.dialogue import Answer, Exchange
 from pymail_tx.net.flow import Flow
-from pymail_tx.net.transaction import Answer, Sending, Transaction
+from pymail_tx.net.transaction import Sending, Transaction
 
 if TYPE_CHECKING:
     from pymail_tx.net.protocol import SMTPClient
@@ -145,7 +145,7 @@ class Pipeline:
             self._say_proof()
             return
         if self._client.hopes() in (State.TRANSACTION, State.ADDRESSED):
-            self._reset()
+            self._client.say(self._reset())
         if self._owner:
             self._owner.at_rest()
 
@@ -173,27 +173,25 @@ class Pipeline:
         return True
 
     def _say_transaction(self, transaction: Transaction) -> None:
-        client = self._client
+        client, exchanges = self._client, transaction.envelope()
+        if client.hopes() is not State.READY or (self._row and transaction.by_chunk):
+            # The transaction before may be refused in its middle, and the
+            # server still be in it: this one's recipients must not join it.
+            exchanges.insert(0, self._reset())
+        self._row.append(transaction)
+        if not transaction.by_chunk:
+            exchanges.append(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction)))
+        elif not transaction.planned.content.is_short:
+            exchanges[-1].answered = partial(self._last_recipient_answered, transaction)
+        else:
+            exchanges.append(self._chunk(transaction))
         with client.group():
-            if client.hopes() is not State.READY or (self._row and transaction.by_chunk):
-                # The transaction before may be refused in its middle, and the
-                # server still be in it: this one's recipients must not join it.
-                self._reset()
-            self._row.append(transaction)
-            client.say(Exchange(Verb.MAIL, transaction.mail_line(), transaction.mail_answered))
-            for place in transaction.places[:-1]:
-                client.say(Exchange(Verb.RCPT, transaction.rcpt_line(place), transaction.recipient_answered))
-            last = Exchange(Verb.RCPT, transaction.rcpt_line(transaction.places[-1]), transaction.recipient_answered)
-            client.say(last)
-            if not transaction.by_chunk:
-                client.say(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction)))
-            elif transaction.planned.content.is_short:
-                self._say_chunk(transaction)
-            else:
-                last.answered = partial(self._last_recipient_answered, transaction)
+            client.say(*exchanges)
+            if transaction.content_sent:
+                self._follow()
 
-    def _reset(self) -> None:
-        self._client.say(Exchange(Verb.RSET, b"RSET\r\n", self._reset_answered))
+    def _reset(self) -> Exchange:
+        return Exchange(Verb.RSET, b"RSET\r\n", self._reset_answered)
 
     def _reset_answered(self, answer: Answer) -> None:
         if isinstance(answer, Reply) and answer.severity != 2:
@@ -244,10 +242,10 @@ class Pipeline:
     def _end_content(self, transaction: Transaction, last: bytes) -> None:
         client = self._client
         with client.group():
-            deliveries = transaction.accepted - 1 if client.lmtp else 0
-            client.end_of_data(last, deliveries=[transaction.delivery_answered] * deliveries)
+            client.end_of_data(last, deliveries=transaction.deliveries() if client.lmtp else ())
             if not client.ended_by:
                 self._content_sent(transaction)
+                self._follow()
 
     def _content_answered(self, transaction: Transaction, answer: Answer) -> None:
         if isinstance(answer, Reply):
@@ -255,13 +253,15 @@ class Pipeline:
 
     # The content, by BDAT
 
-    def _say_chunk(self, transaction: Transaction) -> None:
+    def _chunk(self, transaction: Transaction) -> Exchange:
+        """The whole content as the last chunk; it is as good as sent."""
         content = transaction.planned.octets(double_dots=False)
-        line = b"BDAT %d LAST\r\n" % len(content)
-        self._client.say(Exchange(Verb.BDAT, line + content, partial(self._chunk_answered, transaction)))
         self._burst_messages += 1
         self._burst_octets += len(content)
         self._content_sent(transaction)
+        return Exchange(
+            Verb.BDAT, b"BDAT %d LAST\r\n%b" % (len(content), content), partial(self._chunk_answered, transaction)
+        )
 
     def _last_recipient_answered(self, transaction: Transaction, answer: Answer) -> None:
         """Content of more than a block waits until it is known that somebody wants it."""
@@ -318,6 +318,7 @@ class Pipeline:
         if transaction.by_chunk:
             self._client.end_of_chunk()
             self._content_sent(transaction)
+            self._follow()
         else:
             self._end_content(transaction, b"")
 
@@ -327,7 +328,6 @@ class Pipeline:
     def _content_sent(self, transaction: Transaction) -> None:
         transaction.content_sent = True
         transaction.sending.sent(transaction.planned.content.survey.size_bytes)
-        self._follow()
 
     def _follow(self) -> None:
         """Behind the content, in the same write: the next message, or what proves those in a row."""
@@ -372,13 +372,10 @@ class Pipeline:
 
     def _prove(self) -> None:
         """Every reply so far was in step."""
-        proved = list(self._row)
-        while self._row and self._row[0].over:
-            self._row.popleft()
-        for transaction in proved:
+        for transaction in self._row:
             transaction.settle()
-            if transaction.over:
-                self._report(transaction)
+        while self._row and self._row[0].over:
+            self._report(self._row.popleft())
 
     def _report(self, transaction: Transaction) -> None:
         sending = transaction.sending

@@ -16,13 +16,12 @@ from attrs import define, field
 from pymail_tx.core.command import Verb, path_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import OutOfOrder, SessionError
+from pymail_tx.core.errors import SessionError
 from pymail_tx.core.outcome import Peer, Report
 from pymail_tx.core.plan import Plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.verdicts import Verdicts
-
-Answer = Reply | SessionError | OutOfOrder
+from pymail_tx.net.dialogue import Answer, Exchange
 
 
 @define(eq=False)
@@ -84,9 +83,9 @@ class Transaction:
     over: bool = False
     chunk_unknown: bool = False
     is_answered: bool = False
-    _mail: Reply | None = None
-    _recipients: list[Reply] = field(factory=list)
-    _deliveries: list[Reply] = field(factory=list)
+    _mail: list[Answer] = field(factory=list)
+    _recipients: list[Answer] = field(factory=list)
+    _deliveries: list[Answer] = field(factory=list)
     _final: Reply | None = None
     _settled_recipients: int = 0
 
@@ -109,20 +108,18 @@ class Transaction:
 
     # What was answered
 
-    def mail_answered(self, answer: Answer) -> None:
-        """To MAIL. An answer that is no reply says that there is none; so with the others."""
-        if isinstance(answer, Reply):
-            self._mail = answer
+    def envelope(self) -> list[Exchange]:
+        """MAIL and each RCPT."""
+        mail = Exchange(Verb.MAIL, self.mail_line(), self._mail.append)
+        return [mail, *(Exchange(Verb.RCPT, self.rcpt_line(place), self._recipients.append) for place in self.places)]
 
     def recipient_answered(self, answer: Answer) -> None:
-        """To the next RCPT."""
-        if isinstance(answer, Reply):
-            self._recipients.append(answer)
+        """To RCPT; for who wants to hear of it as well."""
+        self._recipients.append(answer)
 
-    def delivery_answered(self, answer: Answer) -> None:
-        """One of LMTP's replies to the end of data, but not the last (RFC 2033 §4.2)."""
-        if isinstance(answer, Reply):
-            self._deliveries.append(answer)
+    def deliveries(self) -> list[Exchange]:
+        """LMTP's replies to the end of data, one for each accepted recipient, but the last (RFC 2033 §4.2)."""
+        return [Exchange(Verb.DELIVERY, b"", self._deliveries.append) for _ in range(self.accepted - 1)]
 
     def finally_answered(self, reply: Reply | None) -> None:
         """The last reply: to the end of data, the chunk, or the DATA that was refused; C{None} if DATA was not sent."""
@@ -131,24 +128,38 @@ class Transaction:
     @property
     def accepted(self) -> int:
         """How many recipients were accepted, if the answers are in step."""
-        return self.sending.verdicts.accepted + sum(reply.severity == 2 for reply in self._recipients)
+        waiting = [answer for answer in self._recipients if isinstance(answer, Reply) and answer.severity == 2]
+        return self.sending.verdicts.accepted + len(waiting)
 
     # What counts
 
     def settle(self) -> None:
-        """Every answer so far was in step."""
+        """Every answer so far was in step. One that is no reply says that there is none."""
         verdicts = self.sending.verdicts
-        self.is_answered = self.is_answered or self._mail is not None
-        if self._mail and self._mail.severity != 2:
-            verdicts.all(self._mail)
-        for place, reply in zip(self.places[self._settled_recipients :], self._recipients, strict=False):
-            if verdicts.is_open(place):
-                verdicts.rcpt(place, reply)
-        self._settled_recipients += len(self._recipients)
-        verdicts.end_for_each(self._deliveries)
+        for answer in self._mail:
+            self._settle_mail(answer)
+        for answer in self._recipients:
+            self._settle_recipient(answer)
+        for answer in self._deliveries:
+            if isinstance(answer, Reply):
+                verdicts.end_for_next(answer)
         if self._final:
             verdicts.end(self._final)
-        self._mail, self._recipients, self._deliveries, self._final = None, [], [], None
+        self._mail.clear()
+        self._recipients.clear()
+        self._deliveries.clear()
+        self._final = None
+
+    def _settle_mail(self, answer: Answer) -> None:
+        self.is_answered = self.is_answered or isinstance(answer, Reply)
+        if isinstance(answer, Reply) and answer.severity != 2:
+            self.sending.verdicts.all(answer)
+
+    def _settle_recipient(self, answer: Answer) -> None:
+        place = self.places[self._settled_recipients]
+        self._settled_recipients += 1
+        if isinstance(answer, Reply) and self.sending.verdicts.is_open(place):
+            self.sending.verdicts.rcpt(place, answer)
 
     def finish(self) -> bool:
         """
@@ -157,6 +168,8 @@ class Transaction:
         @return: whether recipients are left for another transaction.
         """
         verdicts = self.sending.verdicts
+        if verdicts.complete:
+            return False
         unnamed = [place for place in verdicts.open if place not in self.places]
         return verdicts.transaction_over() or bool(unnamed)
 
