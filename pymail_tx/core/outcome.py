@@ -14,6 +14,8 @@ from pymail_tx.core.reply import Reply, printable
 class Status(enum.Enum):
     """What to do with a recipient next: nothing, another try, a bounce."""
 
+    __hash__ = object.__hash__  # each member is one object, and Enum's own, in Python, shows in profiles
+
     DELIVERED = "delivered"
     DEFERRED = "deferred"
     FAILED = "failed"

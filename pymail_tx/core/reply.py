@@ -69,7 +69,8 @@ class Reply:
     @property
     def text(self) -> str:
         """All lines on one, printable."""
-        return printable(" ".join(line for line in self.lines if line))
+        whole = self.lines[0] if len(self.lines) == 1 else " ".join(filter(None, self.lines))
+        return whole if whole.isascii() and whole.isprintable() else printable(whole)
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}".rstrip()

@@ -155,11 +155,12 @@ def after_reply(state: State, verb: Verb, reply: Reply) -> State:
     @raise ProtocolViolation: it fits the verb neither as a yes nor as a no, or
         the table has no such row.
     """
-    return _known_after(state, verb, reply.severity) or after(state, verb, answer_to(verb, reply))
+    return after_severity(state, verb, reply.severity) or after(state, verb, answer_to(verb, reply))
 
 
 @cache
-def _known_after(state: State, verb: Verb, severity: int) -> State | None:
+def after_severity(state: State, verb: Verb, severity: int) -> State | None:
+    """The same by the first digit; C{None} where L{after_reply} raises."""
     return TRANSITIONS[state].get((verb, ANSWERS[severity]))
 
 

@@ -124,7 +124,8 @@ class SMTPAgent:
         sent: Deferred[Report] = Deferred(lambda _: self._cancel(sending))
 
         def done(report: Report) -> None:
-            self._counts.update(outcome.status for outcome in report.outcomes)
+            for outcome in report.outcomes:
+                self._counts[outcome.status] += 1
             self._finished(sending)
             sent.callback(report)
 

@@ -21,6 +21,7 @@ class Deadline:
         self._passed = passed
         self._due_s: float | None = None
         self._timer: IDelayedCall | None = None
+        self._timer_due_s = 0.0
 
     @property
     def running(self) -> bool:
@@ -31,9 +32,10 @@ class Deadline:
         """There is one: that many seconds from now."""
         self._due_s = due_s = self._clock.seconds() + seconds
         if self._timer is None:
-            self._timer = self._clock.callLater(seconds, self._look)
-        elif self._timer.getTime() > due_s:
+            self._start(seconds, due_s)
+        elif self._timer_due_s > due_s:
             self._timer.reset(seconds)
+            self._timer_due_s = due_s
 
     def drop(self) -> None:
         """There is none."""
@@ -46,13 +48,16 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
+    def _start(self, seconds: float, due_s: float) -> None:
+        self._timer, self._timer_due_s = self._clock.callLater(seconds, self._look), due_s
+
     def _look(self) -> None:
         self._timer = None
         if self._due_s is None:
             return
         left_s = self._due_s - self._clock.seconds()
         if left_s > 0:
-            self._timer = self._clock.callLater(left_s, self._look)
+            self._start(left_s, self._due_s)
         else:
             self._due_s = None
             self._passed()

@@ -42,7 +42,7 @@ from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
 from pymail_tx.core.secret import Secret
-from pymail_tx.core.state import State, after, after_reply, hoped_after
+from pymail_tx.core.state import State, after, after_reply, after_severity, hoped_after
 from pymail_tx.net.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -259,7 +259,9 @@ class Dialogue(LineReceiver):
         if not self._unsent:
             return
         lines, stale = [], []
-        while self._unsent and self._may_write():
+        while self._unsent:
+            if not (self._pipelining and self._waiting[-1].verb in PIPELINED if self._waiting else self._may_begin()):
+                break
             exchange = self._unsent.popleft()
             if not self._waiting and hoped_after(self.state, exchange.verb) is None:
                 stale.append(exchange)
@@ -273,9 +275,7 @@ class Dialogue(LineReceiver):
         for exchange in stale:
             exchange.answer(OutOfOrder(f"{exchange.verb.value} was not sent: {self.state.value}"))
 
-    def _may_write(self) -> bool:
-        if self._waiting:
-            return self._pipelining and self._waiting[-1].verb in PIPELINED
+    def _may_begin(self) -> bool:
         return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
 
     def hopes(self) -> State:
@@ -322,7 +322,7 @@ class Dialogue(LineReceiver):
         *lines, self._held = (self._held + data).split(b"\r\n")
         for line in lines:
             self.lineReceived(line)
-        if self._held or self.state is State.SECURING or not self._waiting:
+        if self._held or self.state is State.SECURING or (self._reader.inside and not self._waiting):
             self._look_at_rest()
         if self._answered:
             self._tell()
@@ -372,13 +372,13 @@ class Dialogue(LineReceiver):
             self._unasked(reply)
             return
         exchange = self._waiting[0]
-        before, self.state = self.state, after_reply(self.state, exchange.verb, reply)
+        verb, before = exchange.verb, self.state
+        self.state = after_severity(before, verb, reply.severity) or after_reply(before, verb, reply)
         self._waiting.popleft()
-        if self.state is not hoped_after(before, exchange.verb):
+        if self.state is not hoped_after(before, verb):
             self._hoped = None
-        learn = _LEARNING.get(exchange.verb)
-        if learn:
-            learn(self, reply)
+        if verb in _LEARNING:
+            _LEARNING[verb](self, reply)
         if self.state is not State.SECURING:
             self._answered.append((exchange, reply))
         else:
@@ -406,7 +406,8 @@ class Dialogue(LineReceiver):
             answered, exchange.answered = exchange.answered, None
             if answered:
                 answered(reply)
-        self._write()
+        if self._unsent:
+            self._write()
 
     def _learn_greeting(self, reply: Reply) -> None:
         self.greeting_reply = reply
@@ -523,11 +524,13 @@ class _Group:
         self._depth -= 1
         if self._depth:
             return
-        self._dialogue._write()
+        dialogue = self._dialogue
+        dialogue._write()
         octets, self.octets = self.octets, None
         if octets:
-            self._dialogue._at_once(b"".join(octets))
-        self._dialogue._write()  # who heard that a command does not fit may have said another
+            dialogue._at_once(b"".join(octets))
+        if dialogue._unsent:  # who heard that a command does not fit may have said another
+            dialogue._write()
 
 
 _LEARNING: dict[Verb, Callable[[Dialogue, Reply], None]] = {

@@ -185,10 +185,12 @@ class Pipeline:
             exchanges[-1].answered = partial(self._last_recipient_answered, transaction)
         else:
             exchanges.append(self._chunk(transaction))
+        if not transaction.content_sent:
+            client.say(*exchanges)
+            return
         with client.group():
             client.say(*exchanges)
-            if transaction.content_sent:
-                self._follow()
+            self._follow()
 
     def _reset(self) -> Exchange:
         return Exchange(Verb.RSET, b"RSET\r\n", self._reset_answered)

@@ -111,7 +111,7 @@ class Transaction:
     def envelope(self) -> list[Exchange]:
         """MAIL and each RCPT."""
         mail = Exchange(Verb.MAIL, self.mail_line(), self._mail.append)
-        return [mail, *(Exchange(Verb.RCPT, self.rcpt_line(place), self._recipients.append) for place in self.places)]
+        return [mail, *[Exchange(Verb.RCPT, self.rcpt_line(place), self._recipients.append) for place in self.places]]
 
     def recipient_answered(self, answer: Answer) -> None:
         """To RCPT; for who wants to hear of it as well."""
@@ -136,19 +136,18 @@ class Transaction:
     def settle(self) -> None:
         """Every answer so far was in step. One that is no reply says that there is none."""
         verdicts = self.sending.verdicts
-        for answer in self._mail:
-            self._settle_mail(answer)
+        if self._mail:
+            self._settle_mail(self._mail.pop())
         for answer in self._recipients:
             self._settle_recipient(answer)
+        self._recipients.clear()
         for answer in self._deliveries:
             if isinstance(answer, Reply):
                 verdicts.end_for_next(answer)
+        self._deliveries.clear()
         if self._final:
             verdicts.end(self._final)
-        self._mail.clear()
-        self._recipients.clear()
-        self._deliveries.clear()
-        self._final = None
+            self._final = None
 
     def _settle_mail(self, answer: Answer) -> None:
         self.is_answered = self.is_answered or isinstance(answer, Reply)
