@@ -96,6 +96,11 @@ class Recipient:
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "mailbox", Mailbox.parse("recipient", self.address))
 
+    @property
+    def is_plain(self) -> bool:
+        """See L{Envelope.is_plain}."""
+        return self.notify is None and self.orcpt is None and not self.mailbox.needs_smtputf8
+
 
 def _recipients(given: Iterable[str | Recipient]) -> tuple[Recipient, ...]:
     if isinstance(given, str):
@@ -156,6 +161,17 @@ class Envelope:
     def __attrs_post_init__(self) -> None:
         parsed = Mailbox.parse("sender", self.sender) if self.sender else None
         object.__setattr__(self, "reverse_path", parsed)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it asks nothing of a server but to take it."""
+        return (
+            not (self.requiretls or self.smtputf8)
+            and self.envid is None
+            and self.ret is None
+            and (self.reverse_path is None or not self.reverse_path.needs_smtputf8)
+            and all(recipient.is_plain for recipient in self.recipients)
+        )
 
     @property
     def sender_needs_smtputf8(self) -> bool:
