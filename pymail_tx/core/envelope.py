@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from pymail_tx.core import xtext
 from pymail_tx.core.address import Mailbox, refuse_controls
 from pymail_tx.core.errors import BadArgument
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 MAX_ENVID_OCTETS = 100
 """C{ENVID}'s value, encoded (RFC 3461 §4.4)."""
@@ -161,6 +165,20 @@ class Envelope:
     def __attrs_post_init__(self) -> None:
         parsed = Mailbox.parse("sender", self.sender) if self.sender else None
         object.__setattr__(self, "reverse_path", parsed)
+
+    @classmethod
+    def of(cls, message: EmailMessage) -> Envelope:
+        """
+        The envelope that a message's header makes: from Sender, or else From;
+        to To, Cc and Bcc, each address once.
+
+        @raise BadArgument: there is not one sender or no recipient, an address
+            cannot go out, or the message has Resent- fields.
+        """
+        from pymail_tx.core.message import correspondents, has_utf8_addresses  # email's parser takes 20 ms to import
+
+        found = correspondents(message)
+        return cls(found.sender, found.recipients, smtputf8=has_utf8_addresses(message))
 
     @property
     def is_plain(self) -> bool:
