@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pymail_tx.core.outcome import Peer
+    from pymail_tx.core.outcome import Peer, Report
     from pymail_tx.core.reply import Reply
 
 
@@ -39,6 +39,19 @@ class OutOfOrder(Misuse):
     """
     The command does not fit the session's state (RFC 5321 §4.1.4).
     """
+
+
+class NotAllDelivered(Exception):
+    """
+    Some recipient of a message is deferred or failed; raised on request, by
+    L{Report.raise_for_failures <pymail_tx.core.outcome.Report.raise_for_failures>}.
+
+    @ivar report: what became of each.
+    """
+
+    def __init__(self, problem: str, report: Report) -> None:
+        super().__init__(problem)
+        self.report = report
 
 
 class SessionError(Exception):

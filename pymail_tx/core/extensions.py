@@ -15,6 +15,7 @@ from attrs import field, frozen
 from pymail_tx.core.reply import Reply
 
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =](.*))?\Z")
+_LIMIT = re.compile(r"([A-Za-z0-9_-]+)=([0-9]{1,6})\Z")
 
 
 @frozen
@@ -49,3 +50,14 @@ class Extensions:
     def auth_mechanisms(self) -> frozenset[str]:
         """The SASL mechanisms on offer, in capitals (RFC 4954 §3)."""
         return frozenset(mechanism.upper() for mechanism in self.keywords.get("AUTH", ()))
+
+    def limit(self, name: str) -> int | None:
+        """
+        A limit that the server announces, C{None} if unsaid (RFC 9422 §3).
+
+        @param name: in capitals, such as C{"RCPTMAX"}. Of several values the
+            first that can be read counts.
+        """
+        found = (_LIMIT.match(word) for word in self.keywords.get("LIMITS", ()))
+        values = (int(each[2]) for each in found if each and each[1].upper() == name)
+        return next((value for value in values if value), None)

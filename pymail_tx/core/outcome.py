@@ -8,7 +8,11 @@ import enum
 
 from attrs import frozen
 
+from pymail_tx.core.errors import NotAllDelivered
 from pymail_tx.core.reply import Reply, printable
+
+MAX_NAMED = 10
+"""Recipients in the text of one exception, which people read; all are in its report."""
 
 
 class Status(enum.Enum):
@@ -30,12 +34,15 @@ class TLSFacts:
     @ivar cipher: OpenSSL's name of the cipher suite.
     @ivar verified: whether chain and name of the certificate verified.
     @ivar problem: why not; C{""} if verified.
+    @ivar peer_names: the names and addresses that the certificate says it is
+        for, none if it cannot be read. Unless C{verified}, its word only.
     """
 
     version: str
     cipher: str
     verified: bool
     problem: str
+    peer_names: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -74,6 +81,20 @@ class Report:
     """
 
     outcomes: tuple[Outcome, ...]
+
+    def raise_for_failures(self) -> None:
+        """
+        Do nothing if everybody has the message.
+
+        @raise NotAllDelivered: somebody is deferred or failed; it names them,
+            the first L{MAX_NAMED} of them, with their reasons.
+        """
+        missing = [outcome for outcome in self.outcomes if outcome.status is not Status.DELIVERED]
+        if not missing:
+            return
+        named = "; ".join(f"{each.recipient} {each.status.value}: {each.reason}" for each in missing[:MAX_NAMED])
+        more = f"; and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        raise NotAllDelivered(f"{len(missing)} of {len(self.outcomes)} not delivered: {named}{more}", self)
 
 
 @frozen(kw_only=True)

@@ -63,14 +63,14 @@ class Verdicts:
         Every recipient of the transaction has its reply. Fix what 452 meant.
 
         @return: whether recipients are left that another transaction, at
-            once, has a chance to deliver.
+            once, has a chance to deliver: the server took some before them, or
+            they were not named yet.
         """
-        again = bool(self._accepted)
         for index, reply in self._too_many:
-            if not again:
+            if not self._accepted:
                 self._given[index] = self._own(index, Status.DEFERRED, f"4.5.3 {reply}", reply)
         self._accepted, self._too_many = [], []
-        return again and bool(self.open)
+        return bool(self.open)
 
     @property
     def accepted(self) -> int:

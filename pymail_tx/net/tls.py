@@ -15,6 +15,7 @@ import ipaddress
 import os
 from functools import lru_cache
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
@@ -28,6 +29,10 @@ from zope.interface import implementer
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
+from pymail_tx.core.reply import printable
+
+MAX_PEER_NAMES = 100
+"""Names of a certificate that are kept with each outcome. Those of large mail hosts have about 100."""
 
 _VERIFY_ERRORS = {
     number: name.removeprefix("ERR_").replace("_", " ").lower()
@@ -79,6 +84,7 @@ class ClientTLS:
             cipher=connection.get_cipher_name() or "",
             verified=self._judged and not self.problem,
             problem=self.problem,
+            peer_names=_names(connection.get_peer_certificate()),
         )
 
     def failure(self, reason: Failure) -> TLSFailed:
@@ -130,6 +136,19 @@ def _trust(context: SSL.Context, path: str) -> None:
         raise BadArgument("trust_root", str(problem)) from None
     except SSL.Error:
         raise BadArgument("trust_root", f"{path!r} holds no certificate in PEM") from None
+
+
+def _names(certificate: crypto.X509 | None) -> tuple[str, ...]:
+    """Those that a certificate is for, the first L{MAX_PEER_NAMES}: what it says, nothing that was verified."""
+    if certificate is None:
+        return ()
+    try:
+        extensions = certificate.to_cryptography().extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        stated = (*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress)))
+    except Exception:  # noqa: BLE001  # a certificate may hold anything; a session that has one goes on
+        return ()
+    return tuple(printable(name) for name in stated[:MAX_PEER_NAMES])
 
 
 def _words(reason: Failure) -> str:

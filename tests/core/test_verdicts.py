@@ -119,6 +119,18 @@ class TooMany(SynchronousTestCase):
         self.assertTrue(verdicts.transaction_over())
         self.assertEqual(verdicts.open, [0])
 
+    def test_who_was_not_named_yet_gets_another_transaction_whatever_became_of_the_others(self) -> None:
+        for reply, verdict in ((_OK, _D), (_NO, _F), (_MANY, _L)):
+            verdicts = _verdicts(2)
+            verdicts.rcpt(0, reply)
+            verdicts.end(_OK)
+            self.assertTrue(verdicts.transaction_over())
+            self.assertEqual(verdicts.open, [1])
+            verdicts.rcpt(1, _OK)
+            verdicts.end(_OK)
+            self.assertFalse(verdicts.transaction_over())
+            self.assertEqual(_statuses(verdicts), [verdict, _D])
+
     def test_a_transaction_knows_nothing_of_the_one_before(self) -> None:
         verdicts = _verdicts(2)
         verdicts.rcpt(0, _OK)

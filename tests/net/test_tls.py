@@ -30,7 +30,7 @@ from pymail_tx.core.errors import BadArgument, SessionLost, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
-from pymail_tx.net.tls import ClientTLS
+from pymail_tx.net.tls import MAX_PEER_NAMES, ClientTLS
 from tests.net.certificates import Authority, Certificate, self_signed
 from tests.net.loopback import HOST, LoopbackTestCase, Script
 from tests.project import ROOT
@@ -168,6 +168,28 @@ class Names(TLSTestCase):
     def test_a_host_that_is_no_name_is_refused(self) -> None:
         for host in ("", ".", "a b", "mx..example.org", "a\0b"):
             self.assertRaises(BadArgument, self.creator, host)
+
+
+class PeerNames(TLSTestCase):
+    def names(self, certificate: Certificate) -> tuple[str, ...]:
+        facts = self.shake(certificate, must_verify=False).facts
+        assert facts
+        return facts.peer_names
+
+    def test_those_of_the_certificate_are_told_verified_or_not(self) -> None:
+        names = ("*.example.org", HOST, "192.0.2.1", "2001:db8::1")
+        self.assertEqual(self.names(self.authority.issue(*names)), names)
+        self.assertEqual(self.names(self_signed("elsewhere.example")), ("elsewhere.example",))
+
+    def test_a_certificate_without_names_or_with_unreadable_ones_has_none(self) -> None:
+        self.assertEqual(self.names(self.authority.issue(common_name=HOST)), ())
+        for san in (b"", b"\x30", b"\xff" * 9):
+            self.assertEqual(self.names(self.authority.issue(san=san)), ())
+
+    def test_of_very_many_the_first_are_kept(self) -> None:
+        names = [f"mx{number}.example.org" for number in range(MAX_PEER_NAMES + 1)]
+        self.assertEqual(self.names(self.authority.issue(*names[:-1])), tuple(names[:-1]))
+        self.assertEqual(self.names(self.authority.issue(*names)), tuple(names[:-1]))
 
 
 class Wildcards(TLSTestCase):
