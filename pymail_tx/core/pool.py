@@ -45,7 +45,8 @@ IDLE_TIMEOUT_S = 30
 @frozen(kw_only=True)
 class Limits:
     """
-    @ivar max_connections: at a time, those being opened included.
+    @ivar max_connections: at a time, those being opened and those that say
+        good-bye included.
     @ivar max_messages_per_connection: then a new one is opened.
     @ivar idle_timeout_s: how long a connection is kept without a message.
     @ivar rate: messages a second over all connections; C{None} for no limit.
@@ -101,6 +102,7 @@ class Pool(Generic[C, M]):
     _connections: dict[C, _Use] = field(factory=dict)
     _idle: dict[C, _Use] = field(factory=dict)  # of these, the one used last at the end
     _worn_out: list[C] = field(factory=list)
+    _leaving: set[C] = field(factory=set)
     _opening: int = 0
     _held_back: bool = False
     _next_start_s: float = float("-inf")
@@ -115,7 +117,7 @@ class Pool(Generic[C, M]):
             connection that sends.
         """
         self._waiting.append(message)
-        return bool(self._idle) or len(self._connections) + self._opening < self.limits.max_connections
+        return bool(self._idle) or self._room > 0
 
     def resubmit(self, message: M) -> None:
         """A message came back untouched; it is the next again."""
@@ -145,10 +147,9 @@ class Pool(Generic[C, M]):
         @return: messages that cannot be served now; they wait no longer.
         """
         self._opening -= 1
-        self._held_back = True
-        if self._connections or self._opening:
+        self._held_back = bool(self._connections or self._opening)
+        if self._held_back:
             return ()
-        self._held_back = False
         unserved = tuple(self._waiting)
         self._waiting.clear()
         return unserved
@@ -163,7 +164,8 @@ class Pool(Generic[C, M]):
             self._worn_out.append(connection)
 
     def gone(self, connection: C) -> None:
-        """A connection is lost, or not to be used again."""
+        """A connection is lost, or not to be used again, or its good-bye is said."""
+        self._leaving.discard(connection)
         self._idle.pop(connection, None)
         if connection in self._worn_out:
             self._worn_out.remove(connection)
@@ -188,17 +190,17 @@ class Pool(Generic[C, M]):
             return None
         return self._start(use, now_s)
 
-    def share(self) -> int:
-        """How many of the waiting messages one connection may take at once without starving those being opened."""
-        connections = len(self._connections) + self._opening
-        return -(-len(self._waiting) // max(1, connections))
-
     def decide(self, now_s: float) -> Decisions[C, M]:
         """What to do now. It is taken for done: do it."""
         use = tuple(self._assign(now_s))
         close = (*self._worn_out, *self._outlived(now_s))
         for connection in close:
-            self.gone(connection)
+            del self._connections[connection]
+            self._idle.pop(connection, None)
+        self._worn_out.clear()
+        self._leaving.update(close)
+        if not (self._connections or self._opening):
+            self._held_back = False
         opened = 0 if self._pause_s(now_s) > 0 else self._wanted()
         self._opening += opened
         return Decisions(use, opened, close, self._look_again_s(now_s))
@@ -263,8 +265,12 @@ class Pool(Generic[C, M]):
     def _wanted(self) -> int:
         if self._held_back:
             return 0
-        room = self.limits.max_connections - len(self._connections) - self._opening
-        return max(0, min(room, len(self._waiting) - self._opening))
+        return max(0, min(self._room, len(self._waiting) - self._opening))
+
+    @property
+    def _room(self) -> int:
+        """For further connections."""
+        return self.limits.max_connections - len(self._connections) - len(self._leaving) - self._opening
 
     def _look_again_s(self, now_s: float) -> float | None:
         times_s = [self._time_left_s(use, now_s) for use in self._idle.values()]

@@ -196,7 +196,13 @@ class SMTPAgent:
 
     def _opened(self, client: SMTPClient) -> None:
         self._counts["opened"] += 1
-        self._pool.opened(_Connection(self, client), self._reactor.seconds())
+        connection = _Connection(self, client)
+        self._pool.opened(connection, self._reactor.seconds())
+        client.when_gone().addCallback(lambda _: self._forget(connection))
+        self._act()
+
+    def _forget(self, connection: _Connection) -> None:
+        self._pool.gone(connection)
         self._act()
 
     def _not_opened(self, failure: Failure) -> None:
@@ -271,5 +277,4 @@ class _Connection:
             self._agent._ehlo = b""  # this host gets no more messages in a row
         if self.pipeline.knows_no_bdat:
             self._agent._chunking = False
-        self._agent._pool.gone(self)
-        self._agent._act()
+        self._agent._forget(self)
