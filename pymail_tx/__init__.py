@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pymail_tx.core.envelope import Envelope, Recipient
+    from pymail_tx.core.errors import NotAllDelivered
     from pymail_tx.core.outcome import Outcome, Report, Status, TLSFacts
     from pymail_tx.core.reply import Reply
     from pymail_tx.core.sasl import Credentials
@@ -41,6 +42,7 @@ __all__ = [
     "ClientTLS",
     "Credentials",
     "Envelope",
+    "NotAllDelivered",
     "Outcome",
     "Recipient",
     "Reply",
@@ -55,6 +57,7 @@ __all__ = [
 
 _ROOMS = {
     "core.envelope": ("Envelope", "Recipient"),
+    "core.errors": ("NotAllDelivered",),
     "core.outcome": ("Outcome", "Report", "Status", "TLSFacts"),
     "core.reply": ("Reply",),
     "core.sasl": ("Credentials",),

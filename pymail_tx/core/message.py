@@ -1,5 +1,5 @@
 """
-An L{EmailMessage <email.message.EmailMessage>} on its way out: its octets, and
+A C{EmailMessage} on its way out: its octets, and
 the envelope that its header makes (RFC 5322 §3.6).
 
 Addresses are taken from the header as the parser understood it, never from its

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import OutOfOrder, SessionError
@@ -103,7 +104,7 @@ class SMTPAgent:
         self._unfinished: set[Sending] = set()
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
-        self._ehlo = f"EHLO {hostname}\r\n".encode("ascii")
+        self._ehlo = f"EHLO {ascii_domain('hostname', hostname)}\r\n".encode("ascii")
         self._chunking = True
         self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
