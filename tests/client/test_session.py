@@ -5,10 +5,12 @@ What a Session does once it is open: the message, its exceptions, lines by hand,
 from __future__ import annotations
 
 import base64
+import socket
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +18,9 @@ from pymail_tx import client
 from pymail_tx.client import ClientException, Session, TemporaryError
 from tests.client.scripted import HOST, Peer, SessionTestCase, hang_up, say_nothing
 from tests.net.certificates import Authority
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CONTENT = b"Subject: Hello\r\n\r\nHow are you?\r\n"
 
@@ -522,6 +527,18 @@ class Unasked(SessionTestCase):
         self.assertEqual(refused.reply.code, 552)
 
 
+class FullForAMoment(socket.socket):
+    """A socket that takes nothing when it is asked for the first C{times}."""
+
+    times = 0
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self.times -= 1
+        if self.times >= 0:
+            raise BlockingIOError
+        return super().send(data, flags)
+
+
 class Deadlines(SessionTestCase):
     def test_reply_timeout_and_end_of_data_timeout_are_read_when_a_session_opens(self) -> None:
         self.patch(client, "REPLY_TIMEOUT", 0.2)
@@ -563,6 +580,24 @@ class Deadlines(SessionTestCase):
             self.assertTrue(0.4 <= time.monotonic() - began < 5)
             self.assertNotIsInstance(stalled, ClientException)
             self.assertIsNone(session.socket)
+
+    def test_a_socket_that_can_take_the_rest_a_moment_later_is_not_waited_for_any_longer(self) -> None:
+        server = self.server()
+        connected = socket.create_connection(("127.0.0.1", server.port))
+        full_for_a_moment = FullForAMoment(fileno=connected.detach())
+        session = self.session(connect=lambda address, timeout_s: full_for_a_moment)
+        session.plain(25)
+        for line in ("MAIL FROM:<>", "RCPT TO:<bob@example.org>"):
+            session.sendLine(line)
+            session.read()
+        session.startData()
+        full_for_a_moment.times = 2
+        began = time.monotonic()
+        session.sendData(b"x" * 100_000)
+        session.endData()
+        session.close()
+        self.assertLess(time.monotonic() - began, 4)
+        self.assertEqual(len(server.peer.content), 100_002)
 
     def test_time_between_calls_is_the_programs_own(self) -> None:
         self.patch(client, "REPLY_TIMEOUT", 0.2)
