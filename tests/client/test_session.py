@@ -198,7 +198,7 @@ class Exceptions(SessionTestCase):
                 session, _ = self.started(replies={verb: words})
                 violation = self.assertRaises(ClientException, step, session)
                 self.assertNotIsInstance(violation, TemporaryError)
-                self.assertIsNone(session.socket)
+                self.assertEqual((violation.reply, session.socket), (None, None))
 
     def test_a_yes_that_does_not_fit_the_step_is_no_reply_either(self) -> None:
         for (verb, step), words in zip(self.steps(), (b"250 ok", b"354 go on"), strict=True):
@@ -213,6 +213,24 @@ class Exceptions(SessionTestCase):
             self.assertNotIsInstance(lost, ClientException)
             self.assertIsNone(lost.reply)
             self.assertEqual((session.status, session.socket, session.sockfile), (None, None, None))
+
+    def test_half_a_reply_is_none_whether_or_not_tls_says_good_bye(self) -> None:
+        def half(peer: Peer, *, says_good_bye: bool) -> None:
+            peer.say(b"250 2.0.0 queu")
+            if says_good_bye:
+                peer.socket.unwrap()  # type: ignore[attr-defined]  # TLS it is
+            peer.close()
+
+        for says_good_bye in (False, True):
+            reply = partial(half, says_good_bye=says_good_bye)
+            server = self.server(replies={".": reply}, certificate=Authority().issue(HOST), implicit_tls=True)
+            session = self.session({465: server})
+            session.start()
+            session.startData()
+            session.sendData(CONTENT)
+            lost = self.assertRaises(TemporaryError, session.endData)
+            self.assertNotIsInstance(lost, ClientException)
+            self.assertIsNone(lost.reply)
 
     def test_a_reply_that_does_not_come_is_a_temporary_error_alone(self) -> None:
         for verb, step in self.steps():
