@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 NOT_BUILT = "not built yet"
 NOT_MEASURED = "not measured"
@@ -34,11 +34,13 @@ class Mark:
     @ivar value: missed, the benchmark fails.
     @ivar aim: what is hoped for beyond it.
     @ivar at_least: whether more is better.
+    @ivar of_ratio: whether it is the ratio to the peer's figure that has to, as where more is better.
     """
 
     value: float
     aim: float | None = None
     at_least: bool = False
+    of_ratio: bool = Factory(lambda self: self.at_least, takes_self=True)
 
     def verdict(self, figure: float) -> str:
         """How the figure stands to mark and aim."""
@@ -58,7 +60,7 @@ class Row:
     @ivar ours: the median, C{None} where there is none; the remark says why.
     @ivar theirs: the peer's median, C{None} without a peer.
     @ivar ratio: of ours to theirs, the median of the rounds'.
-    @ivar mark: for the ratio if it is one of C{at_least}, else for C{ours}; C{None} where the figure is only reported.
+    @ivar mark: for the ratio if it is one of C{of_ratio}, else for C{ours}; C{None} where the figure is only reported.
     """
 
     what: str
@@ -73,7 +75,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """In a word or two."""
-        figure = self.ratio if self.mark and self.mark.at_least else self.ours
+        figure = self.ratio if self.mark and self.mark.of_ratio else self.ours
         if figure is None:
             return self.missing
         return self.mark.verdict(figure) if self.mark else "reported"

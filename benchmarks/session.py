@@ -8,7 +8,7 @@ Two marks, each at most twice:
   - message: CPU time (user and system, of this process) of one message of 1 KiB with a session of its own, in plain
     text, beside smtplib's. Both talk to the same server in another process.
 
-Pairs are interleaved, and the median of their ratios counts: what else the machine does meets both sides alike.
+Both sides are measured by turns, and the median of their ratios counts: what else the machine does meets both alike.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import resource
+import shlex
 import smtplib
 import socket
 import socketserver
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
-from attrs import frozen
-
+from benchmarks import measure
+from benchmarks.measure import MISSED, Mark, Row, median_ratio
 from pymail_tx.client import Session
 
-MARK = 2.0
-"""What a ratio may be at most."""
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
+
+MARK = Mark(2, of_ratio=True)
 
 CONTENT = b"Subject: A message of 1 KiB\r\n\r\n" + b"0123456789abcdef" * 3 + b"\r\n"
 CONTENT += (b"x" * 62 + b"\r\n") * ((1_024 - len(CONTENT)) // 64)
@@ -39,80 +42,68 @@ CONTENT += b"x" * (1_022 - len(CONTENT)) + b"\r\n"
 BASE = "import smtplib, twisted.protocols.basic, twisted.internet.defer"
 OURS = "import pymail_tx.client"
 
-Measured = Callable[[], float]
-
-
-@frozen
-class Comparison:
-    """
-    Pairs of measurements, in seconds of CPU.
-
-    @ivar ours: of pymail-tx.
-    @ivar theirs: of what it is compared with.
-    """
-
-    what: str
-    ours: list[float]
-    theirs: list[float]
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(our / their for our, their in zip(self.ours, self.theirs, strict=True))
-
-    def row(self) -> str:
-        ours_us, theirs_us = (statistics.median(one) * 1e6 for one in (self.ours, self.theirs))
-        verdict = "holds" if self.ratio <= MARK else "MISSED"
-        return f"{self.what:<10}{ours_us:>12,.0f}{theirs_us:>12,.0f}{self.ratio:>9.2f}{MARK:>9.2f}   {verdict}"
-
 
 def main() -> int:
     options = _options()
-    print(f"{'CPU':<10}{'pymail-tx':>12}{'beside':>12}{'ratio':>9}{'mark':>9}")
-    print(f"{'':<10}{'us':>12}{'us':>12}{'median':>9}{'at most':>9}")
-    comparisons = []
-    for compare in (_imports, _messages):
-        comparisons.append(compare(options))
-        print(comparisons[-1].row(), flush=True)
-    return 0 if all(one.ratio <= MARK for one in comparisons) else 1
+    print(measure.machine(), flush=True)
+    rows = [_imports(options), _messages(options)]
+    print(f"\n{measure.text_table(rows)}")
+    if options.write:
+        _write(options, rows)
+    return 1 if any(row.verdict == MISSED for row in rows) else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=40, help="pairs of measurements (default: %(default)s)")
     parser.add_argument("--messages", type=int, default=50, help="messages in a measurement (default: %(default)s)")
-    return parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/reference/benchmarks.md")
+    parser.add_argument("--date", metavar="YYYY-MM-DD", help="the day that --write writes down")
+    options = parser.parse_args()
+    if options.write and not options.date:
+        parser.error("--write needs --date")
+    return options
 
 
-def _imports(options: argparse.Namespace) -> Comparison:
-    nothing = statistics.median(_cpu_of_python("pass") for _ in range(options.pairs))
-    ours, theirs = _pairs(options.pairs // 2, partial(_cpu_of_python, OURS), partial(_cpu_of_python, BASE))
-    return Comparison("import", [one - nothing for one in ours], [one - nothing for one in theirs])
+def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    command = shlex.join(["python", "benchmarks/session.py", *sys.argv[1:]])
+    measured = f"Measured on {options.date} on {measure.machine()}, by `{command}`."
+    page = measure.with_section(PAGE.read_text(), "session", f"{measured}\n\n{measure.markdown_table(rows)}")
+    PAGE.write_text(page)
 
 
-def _messages(options: argparse.Namespace) -> Comparison:
+def _imports(options: argparse.Namespace) -> Row:
+    nothing_s = statistics.median(_cpu_of_python("pass") for _ in range(options.pairs))
+    ours, theirs = (partial(_cpu_of_python, program, above_s=nothing_s) for program in (OURS, BASE))
+    return _row("import, beside smtplib and Twisted's protocol base", options.pairs // 2, ours, theirs)
+
+
+def _messages(options: argparse.Namespace) -> Row:
     with _sink() as port:
-        ours = partial(_cpu_of, partial(_by_session, port), options.messages)
-        theirs = partial(_cpu_of, partial(_by_smtplib, port), options.messages)
-        return Comparison("message", *_pairs(options.pairs, ours, theirs))
+        ours, theirs = (
+            partial(_cpu_of, partial(send, port), options.messages) for send in (_by_session, _by_smtplib)
+        )  # fmt: skip
+        return _row("a session with a message of 1 KiB, beside smtplib", options.pairs, ours, theirs)
 
 
-def _pairs(count: int, ours: Measured, theirs: Measured) -> tuple[list[float], list[float]]:
-    """Measure by turns, and each side first as often as the other."""
+def _row(what: str, pairs: int, ours: Callable[[], float], theirs: Callable[[], float]) -> Row:
+    """What both cost, in seconds of CPU, after a first time that does not count."""
     ours(), theirs()
-    pairs = []
-    for number in range(count):
-        if number % 2:
-            their, our = theirs(), ours()
-        else:
-            our, their = ours(), theirs()
-        pairs.append((our, their))
-    return [our for our, _ in pairs], [their for _, their in pairs]
+    found = measure.rounds(pairs, {"ours": ours, "theirs": theirs})
+    return Row(
+        what=what,
+        unit="us of CPU",
+        ours=statistics.median(found["ours"]) * 1e6,
+        theirs=statistics.median(found["theirs"]) * 1e6,
+        ratio=median_ratio(found["ours"], found["theirs"]),
+        mark=MARK,
+    )
 
 
-def _cpu_of_python(program: str) -> float:
+def _cpu_of_python(program: str, above_s: float = 0) -> float:
     before = _cpu_s(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", program], check=True)
-    return _cpu_s(resource.RUSAGE_CHILDREN) - before
+    return _cpu_s(resource.RUSAGE_CHILDREN) - before - above_s
 
 
 def _cpu_of(send: Callable[[], None], messages: int) -> float:

@@ -180,7 +180,8 @@ class BlockingConnection:
         results: list[_T | Failure] = []
         deferred.addBoth(results.append)
         while not results:
-            self._turn()
+            self._send()
+            self._wait()
         result = results[0]
         if isinstance(result, Failure):
             result.raiseException()
@@ -190,7 +191,8 @@ class BlockingConnection:
         """Go on until at most C{octets} are unsent, or the connection is lost."""
         self._send()
         while len(self._wire.unsent) > octets and self._client:
-            self._turn()
+            self._wait()
+            self._send()
 
     def listen(self) -> None:
         """Take in what has come already, without waiting."""
@@ -253,12 +255,11 @@ class BlockingConnection:
 
     # The loop
 
-    def _turn(self) -> None:
-        """Send, then wait until the socket or the clock has something to do, and do it."""
+    def _wait(self) -> None:
+        """Wait until the socket or the clock has something to do. What the clock has, and what came, is done."""
         timeout_ms = self.clock.until_next_ms()
         if timeout_ms == 0:
             self.clock.run_due()
-        self._send()
         if self._lost:
             self._report_loss()
         elif self._readable(timeout_ms):

@@ -76,6 +76,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no types here
+        # Its wrapping keeps the indentation of docstrings in the middle of lines.
+        self.docs = {option: " ".join(doc.split()) for option, doc in self.docs.items()}
         self._spool = DEFAULT_SPOOL
         self._hostname = ""
         self._smtp: list[str] = []

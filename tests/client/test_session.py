@@ -5,10 +5,12 @@ What a Session does once it is open: the message, its exceptions, lines by hand,
 from __future__ import annotations
 
 import base64
+import socket
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +18,9 @@ from pymail_tx import client
 from pymail_tx.client import ClientException, Session, TemporaryError
 from tests.client.scripted import HOST, Peer, SessionTestCase, hang_up, say_nothing
 from tests.net.certificates import Authority
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CONTENT = b"Subject: Hello\r\n\r\nHow are you?\r\n"
 
@@ -193,7 +198,7 @@ class Exceptions(SessionTestCase):
                 session, _ = self.started(replies={verb: words})
                 violation = self.assertRaises(ClientException, step, session)
                 self.assertNotIsInstance(violation, TemporaryError)
-                self.assertIsNone(session.socket)
+                self.assertEqual((violation.reply, session.socket), (None, None))
 
     def test_a_yes_that_does_not_fit_the_step_is_no_reply_either(self) -> None:
         for (verb, step), words in zip(self.steps(), (b"250 ok", b"354 go on"), strict=True):
@@ -208,6 +213,24 @@ class Exceptions(SessionTestCase):
             self.assertNotIsInstance(lost, ClientException)
             self.assertIsNone(lost.reply)
             self.assertEqual((session.status, session.socket, session.sockfile), (None, None, None))
+
+    def test_half_a_reply_is_none_whether_or_not_tls_says_good_bye(self) -> None:
+        def half(peer: Peer, *, says_good_bye: bool) -> None:
+            peer.say(b"250 2.0.0 queu")
+            if says_good_bye:
+                peer.socket.unwrap()  # type: ignore[attr-defined]  # TLS it is
+            peer.close()
+
+        for says_good_bye in (False, True):
+            reply = partial(half, says_good_bye=says_good_bye)
+            server = self.server(replies={".": reply}, certificate=Authority().issue(HOST), implicit_tls=True)
+            session = self.session({465: server})
+            session.start()
+            session.startData()
+            session.sendData(CONTENT)
+            lost = self.assertRaises(TemporaryError, session.endData)
+            self.assertNotIsInstance(lost, ClientException)
+            self.assertIsNone(lost.reply)
 
     def test_a_reply_that_does_not_come_is_a_temporary_error_alone(self) -> None:
         for verb, step in self.steps():
@@ -522,6 +545,18 @@ class Unasked(SessionTestCase):
         self.assertEqual(refused.reply.code, 552)
 
 
+class FullForAMoment(socket.socket):
+    """A socket that takes nothing when it is asked for the first C{times}."""
+
+    times = 0
+
+    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        self.times -= 1
+        if self.times >= 0:
+            raise BlockingIOError
+        return super().send(data, flags)
+
+
 class Deadlines(SessionTestCase):
     def test_reply_timeout_and_end_of_data_timeout_are_read_when_a_session_opens(self) -> None:
         self.patch(client, "REPLY_TIMEOUT", 0.2)
@@ -563,6 +598,24 @@ class Deadlines(SessionTestCase):
             self.assertTrue(0.4 <= time.monotonic() - began < 5)
             self.assertNotIsInstance(stalled, ClientException)
             self.assertIsNone(session.socket)
+
+    def test_a_socket_that_can_take_the_rest_a_moment_later_is_not_waited_for_any_longer(self) -> None:
+        server = self.server()
+        connected = socket.create_connection(("127.0.0.1", server.port))
+        full_for_a_moment = FullForAMoment(fileno=connected.detach())
+        session = self.session(connect=lambda address, timeout_s: full_for_a_moment)
+        session.plain(25)
+        for line in ("MAIL FROM:<>", "RCPT TO:<bob@example.org>"):
+            session.sendLine(line)
+            session.read()
+        session.startData()
+        full_for_a_moment.times = 2
+        began = time.monotonic()
+        session.sendData(b"x" * 100_000)
+        session.endData()
+        session.close()
+        self.assertLess(time.monotonic() - began, 4)
+        self.assertEqual(len(server.peer.content), 100_002)
 
     def test_time_between_calls_is_the_programs_own(self) -> None:
         self.patch(client, "REPLY_TIMEOUT", 0.2)

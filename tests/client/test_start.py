@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from pymail_tx import client
 from pymail_tx.client import ClientException, Session, TemporaryError
 from tests.client.scripted import HOST, Peer, SessionTestCase, hang_up
@@ -19,6 +21,14 @@ WAYS = [25, 465, 587, 25, 587]
 """starttls, tls, starttls, plain, plain."""
 
 TLS_OFFERED = ("STARTTLS",)
+
+
+def answer_client_hello_in_plain_text(peer: Peer) -> None:
+    """For the reply to STARTTLS: 220, but no TLS behind it."""
+    peer.say(b"220 2.0.0 go ahead\r\n")
+    peer.socket.recv(65_536)
+    peer.say(b"500 5.5.1 what is that?\r\n")
+    peer.wait_until_gone()
 
 
 class TheOrder(SessionTestCase):
@@ -57,6 +67,14 @@ class TheOrder(SessionTestCase):
         self.assertEqual((session.host, len(second.peers)), ("one.example", 1))  # one attempt with STARTTLS
         session.close()
         self.assertIn("RCPT TO:<bob@example.org>", first.peer.heard)
+
+    def test_without_credentials_a_handshake_that_breaks_is_followed_by_plain_text(self) -> None:
+        server = self.server(offers=TLS_OFFERED, replies={"STARTTLS": answer_client_hello_in_plain_text})
+        session = self.session({587: server})
+        session.start()
+        session.close()
+        self.assertEqual([port for _, port in self.attempts], WAYS)
+        self.assertEqual([peer.in_tls for peer in server.peers], [False, False])
 
     def test_a_host_that_does_not_open_is_followed_by_the_next(self) -> None:
         bad, good = self.server(greeting=b"554 not you"), self.server()
@@ -236,11 +254,23 @@ class Alone(SessionTestCase):
 
     def test_without_credentials_an_unverified_certificate_is_accepted(self) -> None:
         for certificate in (self_signed("elsewhere.example"), Authority().issue(HOST)):
-            server = self.server(certificate=certificate, implicit_tls=True)
-            session = self.session({465: server})
-            session.tls(465)
-            self.assertTrue(server.peer.in_tls)
-            session.close()
+            for method, script in ((Session.tls, {"implicit_tls": True}), (Session.starttls, {"offers": TLS_OFFERED})):
+                server = self.server(certificate=certificate, **script)
+                session = self.session({25: server})
+                method(session, 25)
+                self.assertTrue(server.peer.in_tls)
+                session.close()
+
+    def test_a_4yz_reply_to_any_step_of_the_opening_is_both(self) -> None:
+        for verb in ("EHLO", "STARTTLS", "AUTH"):
+            authority = Authority()
+            server = self.server(
+                offers=TLS_OFFERED, offers_in_tls=["AUTH PLAIN"], certificate=authority.issue(HOST),
+                replies={verb: b"451 4.3.0 later"},
+            )  # fmt: skip
+            session = self.session({25: server}, credentials=CREDENTIALS, trust_root=self.ca_file(authority))
+            both = self.assertRaises(TemporaryError, partial(session.starttls, 25))
+            self.assertEqual((both.reply.code, isinstance(both, ClientException)), (451, True))
 
     def test_starttls_that_is_not_offered_is_a_client_exception_alone(self) -> None:
         session = self.session({25: self.server()})
@@ -283,7 +313,7 @@ class Alone(SessionTestCase):
         self.assertEqual(gone, [True])
 
 
-class Signatures(SessionTestCase):
+class Signatures(SynchronousTestCase):
     def test_extra_arguments_are_keyword_only(self) -> None:
         parameters = list(inspect.signature(Session.__init__).parameters.values())[1:]
         positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
@@ -292,9 +322,10 @@ class Signatures(SessionTestCase):
         self.assertEqual(parameters[5].default, (None, None))
         self.assertEqual({one.kind for one in parameters[6:]}, {inspect.Parameter.KEYWORD_ONLY})
 
-    def test_the_modules_numbers_are_pymails(self) -> None:
+    def test_the_modules_numbers_are_pymails_and_two_timeouts_more(self) -> None:
         numbers = (client.COMMAND_MODE, client.DATA_MODE, client.CONNECT_TIMEOUT)
         self.assertEqual(numbers, (1, 2, 10))
+        self.assertEqual((client.REPLY_TIMEOUT, client.END_OF_DATA_TIMEOUT), (300, 600))
 
     def test_both_exceptions_are_runtime_errors_and_neither_the_other(self) -> None:
         self.assertTrue(issubclass(ClientException, RuntimeError) and issubclass(TemporaryError, RuntimeError))
@@ -337,12 +368,19 @@ class Deadlines(SessionTestCase):
         lost = self.assertRaises(TemporaryError, partial(self.session({25: self.server(greeting=hang_up)}).plain, 25))
         self.assertNotIsInstance(lost, ClientException)
 
+    def test_no_connection_is_temporary_alone_and_carries_no_reply(self) -> None:
+        none = self.assertRaises(TemporaryError, partial(self.session({}).plain, 25))
+        self.assertNotIsInstance(none, ClientException)
+        self.assertIsNone(none.reply)
+
 
 class Arguments(SessionTestCase):
     def test_cr_lf_and_nul_in_any_argument_are_misuse_and_nothing_is_sent(self) -> None:
         for bad in ("\r", "\n", "\0", "\r\nRCPT TO:<eve@example.org>\r\n"):
             for build in self.builders(bad):
-                self.assertRaises(ClientException, build)
+                misuse = self.assertRaises(ClientException, build)
+                self.assertNotIsInstance(misuse, TemporaryError)
+                self.assertIsNone(misuse.reply)
 
     def builders(self, bad: str) -> list[Callable[[], Session]]:
         good = {

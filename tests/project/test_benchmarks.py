@@ -64,6 +64,18 @@ class Client(SynchronousTestCase):
         return subprocess.run(words, cwd=ROOT, check=False, timeout=100, capture_output=True, text=True)
 
 
+class Session(SynchronousTestCase):
+    timeout = 120
+
+    def test_import_and_message_are_measured_beside_smtplib(self) -> None:
+        words = [sys.executable, "benchmarks/session.py", "--pairs", "2", "--messages", "2"]
+        run = subprocess.run(words, cwd=ROOT, check=False, timeout=100, capture_output=True, text=True)
+        self.assertIn(run.returncode, (0, 1))
+        self.assertEqual(run.stderr, "")
+        self.assertRegex(run.stdout, r"import, beside smtplib and .* +us of CPU +[-\d.,]+ +[-\d.,]+ +[-\d.e+]+ +2 ")
+        self.assertRegex(run.stdout, r"message of 1 KiB, beside smtplib +us of CPU +[\d.,]+ +[\d.,]+ +[\d.e+]+ +2 ")
+
+
 class DelayLines(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -108,6 +120,10 @@ class Marks(SynchronousTestCase):
     def test_a_cost_has_to_stay_below_its_mark(self) -> None:
         mark = Mark(4.2, 3.7)
         self.assertEqual([mark.verdict(cost) for cost in (4.21, 4.2, 3.7)], ["MISSED", "holds", "aim reached"])
+
+    def test_a_cost_beside_a_peers_has_to_stay_below_its_mark_times_that(self) -> None:
+        rows = [Row(what="", unit="", ours=500, ratio=ratio, mark=Mark(2, of_ratio=True)) for ratio in (2, 2.1)]
+        self.assertEqual([row.verdict for row in rows], ["holds", "MISSED"])
 
     def test_a_row_without_a_figure_misses_no_mark(self) -> None:
         self.assertEqual(Row(what="", unit="", mark=Mark(1)).verdict, "not measured")

@@ -317,6 +317,8 @@ class Mistakes(SynchronousTestCase):
     def test_help_explains_each_option_with_an_example(self) -> None:
         status, out, err = self.ended(Path(os.getcwd()), ["--help"])
         self.assertEqual((status, err), (0, ""))
+        for line in out.split("\n\n")[0].splitlines():
+            self.assertNotIn("  ", line[19:].strip(), line)  # behind the column of names
         words = " ".join(out.split())
         for option in ("--spool", "--smtp", "--route", "--hostname"):
             self.assertRegex(words, rf"Example: {option} \S+")
