@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pymail_tx.net.agent import SMTPAgent
     from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
     from pymail_tx.net.tls import ClientTLS
+    from pymail_tx.net.transcript import Transcript
 
 __all__ = [
     "ClientTLS",
@@ -53,6 +54,7 @@ __all__ = [
     "Secret",
     "Status",
     "TLSFacts",
+    "Transcript",
 ]
 
 _ROOMS = {
@@ -65,6 +67,7 @@ _ROOMS = {
     "net.agent": ("SMTPAgent",),
     "net.protocol": ("SMTPClient", "SMTPClientFactory"),
     "net.tls": ("ClientTLS",),
+    "net.transcript": ("Transcript",),
 }
 
 _ROOM_OF = {name: f"pymail_tx.{room}" for room, names in _ROOMS.items() for name in names}

@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Peer, Report, Status, by_reason
-from pymail_tx.core.routes import PasswordSource, Route, Routes, Scheme, Target
-from pymail_tx.core.secret import Secret
+from pymail_tx.core.routes import Route, Routes, Scheme, Target
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.relay.courier import Courier
 from pymail_tx.relay.maildir import MaildirCourier, RunInThread
+from pymail_tx.relay.passwords import with_password
 
 _NOBODY = Peer()
 
@@ -125,8 +125,8 @@ def _courier(route: Route, surroundings: Surroundings) -> Courier:
 
 
 def _smtp(target: Target, surroundings: Surroundings) -> Courier:
-    readable = target.with_password(lambda source: _password(source, surroundings.environment))
-    agent = SMTPAgent(surroundings.reactor, readable.reveal(), hostname=surroundings.hostname)
+    server = with_password(target, surroundings.environment).reveal()
+    agent = SMTPAgent(surroundings.reactor, server, hostname=surroundings.hostname)
     return AgentCourier(str(target), agent)
 
 
@@ -157,26 +157,3 @@ _MAKERS: Mapping[Scheme, Callable[[Target, Surroundings], Courier]] = {
     Scheme.DISCARD: _discard,
     Scheme.REJECT: _reject,
 }
-
-
-def _password(source: PasswordSource, environment: Mapping[str, str]) -> Secret:
-    """
-    @raise BadArgument: there is none.
-    """
-    if source.kind == "password_env":
-        text = environment.get(source.name, "")
-    else:
-        text = _first_line(source)
-    if not text:
-        raise BadArgument(source.kind, f"there is no password in {source.name}")
-    return Secret(text)
-
-
-def _first_line(source: PasswordSource) -> str:
-    try:
-        with open(source.name, encoding="utf-8") as file:
-            return file.readline().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise BadArgument(source.kind, f"{source.name} is not UTF-8") from None
-    except OSError as problem:
-        raise BadArgument(source.kind, f"cannot read {source.name}: {problem.strerror}") from None

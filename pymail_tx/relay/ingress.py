@@ -41,7 +41,7 @@ from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.routes import Routes, Scheme
 from pymail_tx.relay.arguments import MAIL_PARAMETERS, Refused, Transaction, no_argument, path_and_parameters
 from pymail_tx.relay.incoming import MAX_MESSAGE_OCTETS, Content
-from pymail_tx.spool.interface import NewMessage, Spool, SpoolError
+from pymail_tx.spool.interface import Acceptor, NewMessage, SpoolError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -501,7 +501,7 @@ class IngressFactory(ServerFactory):
 
     noisy = False
 
-    spool: Spool
+    spool: Acceptor
     routes: Routes
     hostname: bytes = field(converter=_ascii)
     clock: IReactorTime

@@ -26,19 +26,18 @@ from typing import TypeVar, cast
 from twisted.application.service import Service
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.retry import RetryPlan
 from pymail_tx.relay.couriers import Couriers, Surroundings
 from pymail_tx.relay.ingress import IngressFactory
+from pymail_tx.relay.listening import Endpoint, where
 from pymail_tx.relay.options import DEFAULT_SMTP, Options, Settings, complaint
 from pymail_tx.relay.scheduler import STOP_GRACE_S, Scheduler
 from pymail_tx.spool.interface import SpoolError
@@ -81,7 +80,7 @@ class RelayService(Service):
                 environment=os.environ,
             ),
         )
-        self._endpoints = {text: _endpoint(reactor, text) for text in settings.smtp}
+        self._endpoints = [Endpoint.parse(reactor, text, option="smtp", example=DEFAULT_SMTP) for text in settings.smtp]
         self._ports: list[IListeningPort] = []
         self._spool_thread = ThreadPool(minthreads=1, maxthreads=1, name="spool")
 
@@ -127,26 +126,15 @@ class RelayService(Service):
             new_token=_new_token,
             accepted=self._scheduler.wake,
         )
-        self._ports = [self._listen(text, endpoint) for text, endpoint in self._endpoints.items()]
+        self._ports = [endpoint.listen(self._ingress) for endpoint in self._endpoints]
         self._spool_thread.start()
         self._scheduler.start()
         _log.info(
             "{hostname} takes mail at {listening}, keeps it in {spool}, and delivers by {routes}",
             event="started", hostname=self._settings.hostname, spool=self._settings.spool_path,
-            listening=", ".join(_where(port.getHost()) for port in self._ports),
+            listening=", ".join(where(port.getHost()) for port in self._ports),
             routes=", ".join(str(route) for route in self._settings.routes.routes),
         )  # fmt: skip
-
-    def _listen(self, text: str, endpoint: IStreamServerEndpoint) -> IListeningPort:
-        """All endpoints that a text can name listen at once or not at all."""
-        ports: list[IListeningPort] = []
-        failures: list[Failure] = []
-        endpoint.listen(self._ingress).addCallbacks(ports.append, failures.append)
-        for failure in failures:
-            problem = failure.value
-            reason = problem.socketError if isinstance(problem, CannotListenError) else problem
-            raise BadArgument("smtp", f"cannot listen at {text!r}: {reason}; name another with --smtp")
-        return ports[0]
 
     async def _stop(self) -> None:
         closing = [port.stopListening() for port in self._ports]
@@ -195,22 +183,6 @@ def _exit_0_on_sigterm(reactor: ReactorBase) -> None:
         reactor.callFromThread(stop)
 
     signal.signal(signal.SIGTERM, on_signal)
-
-
-def _endpoint(reactor: ReactorBase, text: str) -> IStreamServerEndpoint:
-    """
-    @raise BadArgument: the text names no endpoint.
-    """
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
-    except Exception as problem:  # noqa: BLE001 - parsers of endpoints, which plugins may add, raise what they like
-        raise BadArgument("smtp", f"{text!r} is no endpoint ({problem}); write for example {DEFAULT_SMTP}") from None
-    return endpoint
-
-
-def _where(address: IAddress) -> str:
-    host, port, name = (getattr(address, part, None) for part in ("host", "port", "name"))
-    return f"{host} port {port}" if host else str(name or address)
 
 
 def _new_token() -> str:

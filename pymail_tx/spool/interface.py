@@ -116,12 +116,16 @@ class Result:
     next_attempt_at: float | None
 
 
-class Spool(Protocol):
-    """See the module's head for what each method promises."""
+class Acceptor(Protocol):
+    """What the relay's SMTP server needs of a spool."""
 
     def accept(self, message: NewMessage, *, now: float) -> Deferred[int]:
         """Store a message, due at once. Fires with its number."""
         ...
+
+
+class Spool(Acceptor, Protocol):
+    """See the module's head for what each method promises."""
 
     def claim(self, *, now: float, limit: int, max_octets: int, busy: Collection[str] = ()) -> Deferred[Sequence[Due]]:
         """
