@@ -51,11 +51,6 @@ class Plan:
     dropped: frozenset[str] = frozenset()
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """MAIL's, by another name."""
-        return self.mail_parameters
-
-    @property
     def chunk_octets(self) -> int:
         """What BDAT is to announce."""
         return self.content.survey.raw_bytes if self.is_binary else self.content.survey.size_bytes

@@ -154,10 +154,10 @@ class Pool(Generic[C, M]):
         self._waiting.clear()
         return unserved
 
-    def free(self, connection: C, now_s: float) -> None:
-        """A connection is done with its messages."""
+    def free(self, connection: C, now_s: float, *, reusable: bool = True) -> None:
+        """A connection is done with its messages, and may not be good for further ones."""
         use = self._connections.get(connection)
-        if use and use.messages < self.limits.max_messages_per_connection:
+        if use and reusable and use.messages < self.limits.max_messages_per_connection:
             use.idle_since_s = now_s
             self._idle[connection] = use
         elif use:
@@ -181,10 +181,15 @@ class Pool(Generic[C, M]):
     def take(self, connection: C, now_s: float) -> M | None:
         """
         The next message for a connection that is sending and has room behind
-        its present one; C{None} if there is none for it now.
+        its present one; C{None} if there is none for it now. For each
+        connection that is being opened one is left.
         """
         use = self._connections.get(connection)
-        if use is None or not self._waiting or use.messages >= self.limits.max_messages_per_connection:
+        if (
+            use is None
+            or len(self._waiting) <= self._opening
+            or use.messages >= self.limits.max_messages_per_connection
+        ):
             return None
         if self._pause_s(now_s) > 0:
             return None

@@ -185,7 +185,7 @@ class SMTPAgent:
 
     def _open(self) -> None:
         first = self._pool.first
-        helo = first is None or not first.envelope.needs_smtputf8
+        helo = first is None or not (first.envelope.needs_smtputf8 or first.envelope.requiretls)
         opening = Deferred.fromCoroutine(self._connector.open(self._connected, helo=helo))
         wanted = opening.addCallbacks(self._opened, self._not_opened)
         self._openings.append(wanted)
@@ -267,9 +267,9 @@ class _Connection:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
         self._agent._pool.resubmit(sending)
 
-    def at_rest(self) -> None:
+    def at_rest(self, *, reusable: bool) -> None:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        self._agent._pool.free(self, self._agent._reactor.seconds())
+        self._agent._pool.free(self, self._agent._reactor.seconds(), reusable=reusable)
         self._agent._act()
 
     def ended(self) -> None:

@@ -9,6 +9,9 @@ and a refused message looks accepted. So a L{Pipeline} believes nothing that is
 not proved to be in step:
 
   - 354 comes to DATA only. In its place it proves whatever was said before.
+  - Each message behind another begins with RSET, which nobody refuses: replies
+    that changed places across the border of two messages are found out, and no
+    recipient of one joins the sender of another that was refused in its middle.
   - Messages in a row end with EHLO, whose reply is known by its shape.
   - A single message, with nothing behind it, needs no proof: it is as safe as
     with any client.
@@ -42,6 +45,7 @@ from twisted.internet.interfaces import IConsumer
 
 from pymail_tx.core.command import Verb
 from pymail_tx.core.errors import ContentUnreadable, ProtocolViolation, SessionError
+from pymail_tx.core.limits import ServerLimits, domains_of, transaction_of
 from pymail_tx.core.plan import plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
@@ -72,8 +76,8 @@ class Owner(Protocol):
         """The session ended before anything of this message was sent: it can go over another."""
         ...
 
-    def at_rest(self) -> None:
-        """Everything is sent and proved."""
+    def at_rest(self, *, reusable: bool) -> None:
+        """Everything is sent and proved; the session may not be good for further messages."""
         ...
 
     def ended(self) -> None:
@@ -113,6 +117,9 @@ class Pipeline:
         self._proving = False
         self._begun = 0
         self._burst_messages = self._burst_octets = 0
+        self._limits = ServerLimits.of(offers)
+        self._domains: frozenset[str] = frozenset()
+        self._is_worn_out = False
         client.on_end = self._session_ended
 
     def start(self, sending: Sending) -> None:
@@ -147,12 +154,12 @@ class Pipeline:
         if self._client.hopes() in (State.TRANSACTION, State.ADDRESSED):
             self._client.say(self._reset())
         if self._owner:
-            self._owner.at_rest()
+            self._owner.at_rest(reusable=not (self._is_worn_out or self._is_spent))
 
     def _take(self) -> Sending | None:
         if self._again:
             return self._again.popleft()
-        return self._owner.take() if self._owner else None
+        return self._owner.take() if self._owner and not self._is_worn_out else None
 
     def _begin(self, sending: Sending) -> bool:
         """
@@ -160,23 +167,40 @@ class Pipeline:
         """
         client, verdicts = self._client, sending.verdicts
         verdicts.peer = self._peer
-        planned = plan(sending.envelope, sending.content, client.extensions, chunking=self._by_chunk)
+        envelope = sending.envelope
+        planned = plan(envelope, sending.content, client.extensions, chunking=self._by_chunk, tls=self._peer.tls)
         verdicts.refuse(planned.refused)
         if client.ended_by:
             verdicts.lost(client.ended_by, uncertain=False)
-        places = verdicts.open
-        if not places:
+        if verdicts.complete:
             sending.end()
             return False
+        places = transaction_of(verdicts.open, envelope, self._limits, domains=self._domains)
+        if not places or self._is_spent:
+            self._leave_to_another(sending)
+            return False
+        if self._limits.rcpt_domain_max is not None:
+            self._domains |= domains_of(places, envelope)
         self._begun += 1
         self._say_transaction(Transaction(sending, planned, places, by_chunk=self._by_chunk))
         return True
 
+    @property
+    def _is_spent(self) -> bool:
+        """Whether the server takes no further transaction in this session (RFC 9422 §4.1)."""
+        return self._limits.mail_max is not None and self._begun >= self._limits.mail_max
+
+    def _leave_to_another(self, sending: Sending) -> None:
+        """The server said that it takes no more of this in one session."""
+        self._is_worn_out = True
+        if self._owner:
+            self._owner.give_back(sending)
+        else:
+            sending.defer("4.5.3 the server takes no more in this session")
+
     def _say_transaction(self, transaction: Transaction) -> None:
         client, exchanges = self._client, transaction.envelope()
-        if client.hopes() is not State.READY or (self._row and transaction.by_chunk):
-            # The transaction before may be refused in its middle, and the
-            # server still be in it: this one's recipients must not join it.
+        if self._row or client.hopes() is not State.READY:
             exchanges.insert(0, self._reset())
         self._row.append(transaction)
         if not transaction.by_chunk:
@@ -197,7 +221,7 @@ class Pipeline:
 
     def _reset_answered(self, answer: Answer) -> None:
         if isinstance(answer, Reply) and answer.severity != 2:
-            self._client.violated(f"a refusal of RSET: {answer}")
+            self._violated(f"a refusal of RSET: {answer}")
 
     # The content, by DATA
 
@@ -296,7 +320,7 @@ class Pipeline:
         elif not transaction.content_flows:
             self._transaction_over(transaction, answer)
         elif answer.severity == 2:
-            self._client.violated(f"a yes to a chunk that is not sent yet: {answer}")
+            self._violated(f"a yes to a chunk that is not sent yet: {answer}")
         else:
             self._transaction_over(transaction, answer)
             self._client.abort(f"the server refused the content: {answer}")
@@ -344,6 +368,8 @@ class Pipeline:
             self._say_proof()
 
     def _has_room(self) -> bool:
+        if self._is_spent:
+            return False
         return self._burst_messages < MAX_BURST_MESSAGES and self._burst_octets < MAX_BURST_OCTETS
 
     def _transaction_over(self, transaction: Transaction, final: Reply | None) -> None:
@@ -365,15 +391,22 @@ class Pipeline:
         if isinstance(answer, SessionError):
             return
         if not (isinstance(answer, Reply) and answer.code == 250 and "PIPELINING" in self._client.extensions):
-            self._client.violated(f"replies out of step: {answer} to the EHLO behind messages in a row")
+            self._violated(f"replies out of step: {answer} to the EHLO behind messages in a row")
             return
         self._is_row = self._proving = False
         self._burst_messages = self._burst_octets = 0
         self._prove()
         self._go_on()
 
+    def _violated(self, problem: str) -> None:
+        """No reply counts that is not proved, nor proves what is behind it."""
+        self.out_of_step = self._is_row
+        self._client.violated(problem)
+
     def _prove(self) -> None:
         """Every reply so far was in step."""
+        if self.out_of_step:
+            return
         for transaction in self._row:
             transaction.settle()
         while self._row and self._row[0].over:
@@ -389,7 +422,7 @@ class Pipeline:
             self._again.append(sending)
 
     def _session_ended(self, error: SessionError) -> None:
-        self.out_of_step = self._is_row and isinstance(error, ProtocolViolation)
+        self.out_of_step = self._is_row and isinstance(error, ProtocolViolation) and not self.knows_no_bdat
         row, self._row = self._row, deque()
         again, self._again = self._again, deque()
         for transaction in row:

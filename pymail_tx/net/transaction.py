@@ -17,7 +17,7 @@ from pymail_tx.core.command import Verb, path_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import SessionError
-from pymail_tx.core.outcome import Peer, Report
+from pymail_tx.core.outcome import Peer, Report, Status
 from pymail_tx.core.plan import Plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.verdicts import Verdicts
@@ -55,6 +55,11 @@ class Sending:
     def end(self) -> None:
         """Every recipient has a verdict: say so."""
         self.done(self.verdicts.report())
+
+    def defer(self, reason: str) -> None:
+        """Whoever is left has to wait, for a reason of ours."""
+        self.verdicts.refuse(dict.fromkeys(self.verdicts.open, reason), Status.DEFERRED)
+        self.end()
 
     def lost(self, error: SessionError) -> None:
         """No session, or none any more, and nothing of the message was sent that could count."""
@@ -95,16 +100,17 @@ class Transaction:
         """MAIL, with its parameters."""
         reverse_path = self.sending.envelope.reverse_path
         path = reverse_path.path(utf8=self._utf8) if reverse_path else b""
-        return path_command(Verb.MAIL, path, self.planned.parameters) + b"\r\n"
+        return path_command(Verb.MAIL, path, self.planned.mail_parameters) + b"\r\n"
 
     def rcpt_line(self, place: int) -> bytes:
         """RCPT for one recipient."""
         mailbox = self.sending.envelope.recipients[place].mailbox
-        return path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), ()) + b"\r\n"
+        parameters = self.planned.rcpt_parameters.get(place, ())
+        return path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters) + b"\r\n"
 
     @property
     def _utf8(self) -> bool:
-        return "SMTPUTF8" in self.planned.parameters
+        return "SMTPUTF8" in self.planned.mail_parameters
 
     # What was answered
 
@@ -167,10 +173,7 @@ class Transaction:
         @return: whether recipients are left for another transaction.
         """
         verdicts = self.sending.verdicts
-        if verdicts.complete:
-            return False
-        unnamed = [place for place in verdicts.open if place not in self.places]
-        return verdicts.transaction_over() or bool(unnamed)
+        return not verdicts.complete and verdicts.transaction_over()
 
     def lost(self, error: SessionError) -> None:
         """The session ended; what waits here does not count."""
