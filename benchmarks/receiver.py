@@ -81,7 +81,8 @@ class Receiver(Protocol):
         self._say(b"250 2.0.0 Yes")
 
     def _ehlo(self, argument: bytes) -> None:
-        offered = [b"slow.example.org", b"PIPELINING", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
+        offered = [b"slow.example.org", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
+        offered += [b"PIPELINING"] * (not self._options.hold)  # else others queue behind the message that is held
         offered += [b"CHUNKING"] * self._options.chunking
         offered += [b"STARTTLS"] * (self._tls is not None)
         for keyword in offered[:-1]:

@@ -49,7 +49,7 @@ class Endpoint:
         self._endpoint.listen(factory).addCallbacks(ports.append, failures.append)
         for failure in failures:
             problem = failure.value
-            reason = problem.socketError if isinstance(problem, CannotListenError) else problem
+            reason = str(problem.socketError if isinstance(problem, CannotListenError) else problem).rstrip(".")
             raise BadArgument(
                 self.option, f"cannot listen at {self.text!r}: {reason}; name another with --{self.option}"
             )

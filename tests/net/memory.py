@@ -118,11 +118,19 @@ class Network:
 
     def run(self) -> None:
         """Until nothing moves any more."""
-        moved = True
-        while moved:
-            moved = self._connect()
-            for line in self.lines:
-                moved |= line.turn()
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """
+        Each connection has a turn.
+
+        @return: whether anything happened.
+        """
+        moved = self._connect()
+        for line in self.lines:
+            moved |= line.turn()
+        return moved
 
     def passes(self, seconds: float) -> None:
         """Time passes."""

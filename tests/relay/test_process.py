@@ -288,6 +288,7 @@ class Mistakes(SynchronousTestCase):
                 self.assertEqual(status, 1)
                 self.assertRegex(err, r"\Apymail-tx: [^\n]+\n\Z")
                 self.assertIn(words, err)
+                self.assertNotIn(".;", err)
                 self.assertNotIn("Traceback", out)
                 self.assertNotIn("Options:", out)
                 self.assertNotIn("Zq7", out + err)
