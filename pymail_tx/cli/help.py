@@ -11,5 +11,5 @@ class Command(click.Command):
     """A command whose C{epilog} is not wrapped."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See L{click.Command}."""
+        """See C{click.Command}."""
         formatter.write(f"\n{(self.epilog or '').rstrip()}\n")

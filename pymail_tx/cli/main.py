@@ -18,12 +18,12 @@ class Program(Command, click.Group):
     """A group of commands that says in one line what is wrong with a command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See L{Group <click.Group>}."""
+        """See C{click.Group}."""
         with in_one_line():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """See L{Group <click.Group>}."""
+        """See C{click.Group}."""
         with in_one_line():
             return super().invoke(ctx)
 

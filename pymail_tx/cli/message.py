@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from email import policy
+from email import message_from_string, policy
 from email.message import EmailMessage
-from email.utils import format_datetime, getaddresses, localtime, make_msgid
+from email.utils import format_datetime, localtime, make_msgid
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO
@@ -24,6 +24,7 @@ from attrs import frozen
 from pymail_tx.core.address import Mailbox
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
+from pymail_tx.core.message import Correspondents, correspondents, has_utf8_addresses, message_octets
 
 MAX_HEADER_OCTETS = 1_048_576
 """Of a message that is read. Servers take less: Postfix 100 kB, Exim 1 MiB."""
@@ -31,13 +32,16 @@ MAX_HEADER_OCTETS = 1_048_576
 IN_MEMORY_OCTETS = 1_048_576
 """A message that comes through a pipe is kept until it is sent: in memory up to here, then in a temporary file."""
 
-_TO = (b"to", b"cc", b"bcc")
-
 _FIELD = re.compile(rb".+?(?:\n(?![ \t])|\Z)", re.DOTALL)
 """A field with the lines that go on with it (RFC 5322 §2.2.3), or the empty line at the end."""
 
 _BEGINNING = re.compile(rb"[!-9;-~]+[ \t]*:|\r?\n|\Z")
 """A field's name (RFC 5322 §2.2, §4.5.3), or a header without fields."""
+
+_BLANKS = re.compile(r"^([!-9;-~]+)[ \t]+:", re.MULTILINE)
+"""Old programs put them between name and colon (RFC 5322 §4.5.3); the parser takes them for a part of the name."""
+
+_NOT_SHOWN = re.compile(rb"(?:resent-)?bcc[ \t]*:", re.IGNORECASE)
 
 _WRITTEN_FIELD = re.compile(r"([!-9;-~]+):[ \t]*(.*)\Z", re.DOTALL)
 
@@ -59,14 +63,20 @@ class Message:
 
 def read(file: IO[bytes], *, sender: str | None, recipients: Sequence[str]) -> Message:
     """
-    @param sender: if not whom From names; C{"<>"} for the null reverse-path.
+    @param sender: if not whom Sender or From names; C{"<>"} for the null
+        reverse-path.
     @param recipients: if not those whom To, Cc and Bcc name.
     @raise BadArgument: it is no message, or an address is missing or wrong.
     @raise OSError: it cannot be read.
     """
     head = _head(file)
-    to = recipients or _named(head, _TO)
-    return _message(head, file, sender=sender, recipients=to)
+    envelope = _envelope(_parsed(head), sender, recipients)
+    content = SpooledTemporaryFile(IN_MEMORY_OCTETS)  # noqa: SIM115 - lives as long as the message
+    content.write(b"".join(field for field in _FIELD.findall(head) if not _NOT_SHOWN.match(field)))
+    shutil.copyfileobj(file, content)
+    size_bytes = content.tell()
+    content.seek(0)
+    return Message(envelope, content, size_bytes)
 
 
 def write(text: str, fields: Iterable[str], *, sender: str | None, recipients: Sequence[str], hostname: str) -> Message:
@@ -78,7 +88,7 @@ def write(text: str, fields: Iterable[str], *, sender: str | None, recipients: S
     """
     for address in recipients:
         Mailbox.parse("recipient", address)
-    mailbox = _mailbox(sender or "")
+    mailbox = _mailbox(sender)
     if mailbox:
         Mailbox.parse("sender", mailbox)
     message = EmailMessage(policy=_POLICY)
@@ -88,33 +98,37 @@ def write(text: str, fields: Iterable[str], *, sender: str | None, recipients: S
     if not mailbox and "From" not in message:
         raise BadArgument("sender", "the message has to say who it is from; write for example --from joe@example.org")
     _complete(message, mailbox, recipients, hostname)
-    file = BytesIO(_octets(message))
-    head = _head(file)
-    return _message(head, file, sender=sender, recipients=[*recipients, *_named(head, _TO)])
+    named = correspondents(message).recipients
+    envelope = _envelope(message, sender, [*recipients, *named])
+    octets = _octets(message, envelope)
+    return Message(envelope, BytesIO(octets), len(octets))
 
 
-def _message(head: bytes, rest: IO[bytes], *, sender: str | None, recipients: Iterable[str]) -> Message:
-    if sender is None:
-        sender = next(iter(_named(head, (b"from",))), None)
-    if sender is None:
-        raise BadArgument("sender", "the message has no From; write for example --from joe@example.org")
-    to = list(dict.fromkeys(recipients))
+def _envelope(message: EmailMessage, sender: str | None, recipients: Iterable[str]) -> Envelope:
+    to = tuple(dict.fromkeys(recipients))
+    mailbox = _mailbox(sender)
+    if sender is None or not to:
+        found = _correspondents(message, "recipients" if sender is not None else "sender")
+        mailbox = found.sender if sender is None else mailbox
+        to = to or found.recipients
     if not to:
         raise BadArgument("recipients", "the message has no To, Cc or Bcc; write for example --to ann@example.com")
-    return _with_content(Envelope(_mailbox(sender), to), head, rest)
+    return Envelope(mailbox, to, smtputf8=has_utf8_addresses(message))
 
 
-def _with_content(envelope: Envelope, head: bytes, rest: IO[bytes]) -> Message:
-    content = SpooledTemporaryFile(IN_MEMORY_OCTETS)  # noqa: SIM115 - lives as long as the message
-    content.write(b"".join(field for field in _FIELD.findall(head) if _name(field) != b"bcc"))
-    shutil.copyfileobj(rest, content)
-    size_bytes = content.tell()
-    content.seek(0)
-    return Message(envelope, content, size_bytes)
+def _correspondents(message: EmailMessage, wanted: str) -> Correspondents:
+    """
+    @param wanted: what is to be found there, for the error.
+    """
+    try:
+        return correspondents(message)
+    except BadArgument as problem:
+        words = str(problem).removeprefix(f"{problem.field}: ")
+        raise BadArgument(wanted, f"the message does not say: {words}") from None
 
 
-def _mailbox(sender: str) -> str:
-    return "" if sender == "<>" else sender
+def _mailbox(sender: str | None) -> str:
+    return "" if sender in (None, "<>") else sender
 
 
 # What is read
@@ -137,25 +151,9 @@ def _head(file: IO[bytes]) -> bytes:
     return bytes(head)
 
 
-def _name(field: bytes) -> bytes:
-    return field.partition(b":")[0].strip().lower()
-
-
-def _named(head: bytes, names: Sequence[bytes]) -> list[str]:
-    """The addresses in these fields."""
-    found = []
-    for field in _FIELD.findall(head):
-        if _name(field) in names:
-            found += _addresses(_name(field).decode().capitalize(), field.partition(b":")[2])
-    return found
-
-
-def _addresses(name: str, value: bytes) -> list[str]:
-    text = "".join(value.decode("utf-8", "surrogateescape").splitlines()).strip()
-    addresses = [address for _, address in getaddresses([text])]
-    if text and not text.endswith(";") and not all(addresses):
-        raise BadArgument("recipients" if name != "From" else "sender", f"{name} cannot be read: {text[:80]!r}")
-    return [address for address in addresses if address]
+def _parsed(head: bytes) -> EmailMessage:
+    text = _BLANKS.sub(r"\1:", head.decode("utf-8", "surrogateescape"))
+    return message_from_string(text, _class=EmailMessage, policy=_POLICY)
 
 
 # What is written
@@ -187,11 +185,8 @@ def _complete(message: EmailMessage, sender: str, recipients: Sequence[str], hos
             message[name] = value
 
 
-def _octets(message: EmailMessage) -> bytes:
-    """Addresses that are not ASCII are written as they are (RFC 6532); what else is not is encoded."""
-    people = [address for name in ("From", "To", "Cc", "Bcc") for address in message.get_all(name, ())]
-    utf8 = any(not one.addr_spec.isascii() for value in people for one in value.addresses)
+def _octets(message: EmailMessage, envelope: Envelope) -> bytes:
     try:
-        return message.as_bytes(policy=_POLICY.clone(utf8=utf8))
-    except ValueError as problem:
+        return message_octets(message, smtputf8=envelope.smtputf8)
+    except (BadArgument, ValueError) as problem:
         raise BadArgument("header", f"it cannot be written: {problem}") from None

@@ -23,7 +23,7 @@ class Mistake(click.ClickException):
     exit_code = 64  # EX_USAGE
 
     def show(self, file: IO[str] | None = None) -> None:
-        """See L{ClickException <click.ClickException>}."""
+        """See C{click.ClickException}."""
         click.echo(f"pymail-tx: {printable(self.message)}", err=True)
 
 

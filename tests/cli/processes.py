@@ -9,6 +9,7 @@ import os
 import pty
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,6 +35,22 @@ class Ended:
     err: str
 
 
+def on_a_terminal(*words: str) -> tuple[int, str]:
+    """Run a program with standard error on a terminal; its exit status, and what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = bytearray()
+    with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
+        while chunk := os.read(ours, 4_096):
+            seen += chunk
+    os.close(ours)
+    return process.wait(LIMIT_S), seen.decode()
+
+
 class Server(threading.Thread):
     """
     Answers each verb as it is told; the end of the content has the verb C{"."}.
@@ -41,11 +58,12 @@ class Server(threading.Thread):
     @ivar replies: to verbs and whole lines that do not get 250.
     """
 
-    def __init__(self, replies: Mapping[str, str] | None = None) -> None:
+    def __init__(self, replies: Mapping[str, str] | None, context: ssl.SSLContext | None) -> None:
         super().__init__(daemon=True)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.replies = {"DATA": "354 go on", "QUIT": "221 bye", **(replies or {})}
+        self._context = context
         self.lines: list[str] = []
         self.contents: list[bytes] = []
 
@@ -59,18 +77,24 @@ class Server(threading.Thread):
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._socket.accept()
-                with contextlib.suppress(OSError), connection, connection.makefile("rb") as lines:
-                    connection.sendall(b"220 mx.example ESMTP\r\n")
-                    for line in lines:
-                        self._answer(connection, line.decode().rstrip("\r\n"))
-                        if line == b"DATA\r\n" and self.replies["DATA"].startswith("354"):
-                            self.contents.append(b"".join(iter(lines.readline, b".\r\n")))
-                            self._answer(connection, ".")
+                with contextlib.suppress(OSError):
+                    if self._context:
+                        connection = self._context.wrap_socket(connection, server_side=True)
+                    self._serve(connection)
 
     def close(self) -> None:
         """Take no more connections."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 mx.example ESMTP\r\n")
+            for line in lines:
+                self._answer(connection, line.decode().rstrip("\r\n"))
+                if line == b"DATA\r\n" and self.replies["DATA"].startswith("354"):
+                    self.contents.append(b"".join(iter(lines.readline, b".\r\n")))
+                    self._answer(connection, ".")
 
     def _answer(self, connection: socket.socket, line: str) -> None:
         self.lines.append(line)
@@ -89,9 +113,13 @@ class ProcessCase(SynchronousTestCase):
         self.directory = Path(self.mktemp())
         self.directory.mkdir(parents=True)
 
-    def server(self, replies: Mapping[str, str] | None = None) -> Server:
-        """A server that is there until the test ends."""
-        server = Server(replies)
+    def server(self, replies: Mapping[str, str] | None = None, *, context: ssl.SSLContext | None = None) -> Server:
+        """
+        A server that is there until the test ends.
+
+        @param context: with one, it speaks TLS from the first octet.
+        """
+        server = Server(replies, context)
         server.start()
         self.addCleanup(server.close)
         return server
@@ -107,21 +135,6 @@ class ProcessCase(SynchronousTestCase):
             input=text.encode() if isinstance(text, str) else text, env=os.environ | (environment or {}),
         )  # fmt: skip
         return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
-
-    def on_a_terminal(self, *words: str) -> tuple[int, str]:
-        """Run it with standard error on a terminal; its exit status and what the terminal got."""
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [*COMMAND, *words], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
-            env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
-        )  # fmt: skip
-        os.close(theirs)
-        seen = bytearray()
-        with contextlib.suppress(OSError):  # EIO: nobody has the terminal any more
-            while chunk := os.read(ours, 4_096):
-                seen += chunk
-        os.close(ours)
-        return process.wait(LIMIT_S), seen.decode()
 
     def sink(self, *words: str) -> Sink:
         """A sink that is there until the test ends."""
@@ -157,7 +170,7 @@ class Sink:
         return self._err.read_text()
 
     def start(self) -> None:
-        """Fires when it listens."""
+        """Start it, and wait until it listens."""
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(self._words, cwd=self._directory, stdout=out, stderr=err)
         eventually("the sink listens", lambda: is_listening(self.port), within_s=LIMIT_S)

@@ -81,7 +81,7 @@ class Reading(SynchronousTestCase):
             b"From: joe@example.org\n\n": "recipients",
             b"From: joe@example.org\nTo: ann\n\n": "recipient",
             b"From: joe@example.org\nTo: \xff@example.com\n\n": "recipient",
-            b"From: joe@example.org\nTo: @\n\n": "recipients",
+            b"From: joe@example.org\nTo: @\n\n": "recipient",
             b"From: @\nTo: ann@example.com\n\n": "sender",
             b"": "sender",
         }.items():
@@ -101,6 +101,15 @@ class Reading(SynchronousTestCase):
             self.assertEqual(problem.field, "data")
         else:
             self.assertTrue(octets.endswith(message.content.read()) or b"bcc" in octets.lower())
+
+    @given(st.text('()<>[],:;@"\\.=?_ \t\n\r\x00aé'), st.text('()<>[],:;@"\\.=?_ aé'))
+    def test_whatever_stands_in_the_fields_is_addresses_or_refused(self, sender: str, recipients: str) -> None:
+        try:
+            message = self.read(f"From: {sender}\nTo: {recipients}\nBcc: ann@example.com\n\n".encode())
+        except BadArgument as problem:
+            self.assertIn(problem.field, ("data", "sender", "recipient", "recipients"))
+        else:
+            self.assertIn(message.envelope.sender, sender)
 
 
 class Writing(SynchronousTestCase):
