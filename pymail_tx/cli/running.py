@@ -5,10 +5,12 @@ Runs a coroutine under the reactor, until it ends or somebody presses Ctrl-C.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TypeVar, cast
 
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -37,7 +39,8 @@ def run(main: Callable[[ReactorBase], Coroutine[Deferred[object], object, T]]) -
         def end(result: T | Failure) -> None:
             results.append(result)
             done.callback(None)
-            running.callLater(0, _stop, running)
+            with suppress(ReactorNotRunning):  # it is stopping: that was an interrupt
+                running.stop()
 
         running.addSystemEventTrigger("before", "shutdown", interrupt)
         task.addBoth(end)
@@ -48,8 +51,3 @@ def run(main: Callable[[ReactorBase], Coroutine[Deferred[object], object, T]]) -
     if isinstance(result, Failure):
         result.raiseException()
     return result
-
-
-def _stop(reactor: ReactorBase) -> None:
-    if reactor.running and not reactor._stopped:
-        reactor.stop()

@@ -82,7 +82,9 @@ Exit status:
     "comes from ?password_file=PATH or ?password_env=NAME. ?tls=none, opportunistic, required or verified says how "
     "much TLS it must have.",
 )  # fmt: skip
-@click.option("--from", "sender", metavar="ADDRESS", help="The sender, '<>' for none. Without it, the message's From.")
+@click.option(
+    "--from", "sender", metavar="ADDRESS", help="The sender, '<>' for none. Without it, the message's Sender or From."
+)
 @click.option(
     "--to", "recipients", metavar="ADDRESS", multiple=True,
     help="A recipient; can be given several times. Without it, all in the message's To, Cc and Bcc.",
@@ -111,9 +113,10 @@ def send(  # noqa: PLR0913  # click hands over an option each
     """
     with naming(_OPTION_OF):
         name = _hostname(hostname)
+        target = with_password(Target.parse(server), os.environ)
         source = _Source(data=data, fields=fields, body=body)
         message = source.message(sender=sender, recipients=recipients, hostname=name)
-        report = run(_Delivery(message, server=server, hostname=name, trust_root=tls_ca).run)
+        report = run(_Delivery(message, server=target.reveal(), hostname=name, trust_root=tls_ca).run)
     _show(report, as_json=as_json)
     sys.exit(reports.exit_status(report))
 
@@ -178,7 +181,11 @@ def _text(file: IO[bytes]) -> str:
 
 @frozen
 class _Delivery:
-    """One message on its way."""
+    """
+    One message on its way.
+
+    @ivar server: with the password, if there is one.
+    """
 
     message: Message
     server: str = field(kw_only=True, repr=False)
@@ -190,8 +197,7 @@ class _Delivery:
         @raise BadArgument: there is something wrong with the server.
         @raise Interrupted: before there was a report.
         """
-        server = with_password(Target.parse(self.server), os.environ).reveal()
-        agent = SMTPAgent(reactor, server, hostname=self.hostname, trust_root=self.trust_root)
+        agent = SMTPAgent(reactor, self.server, hostname=self.hostname, trust_root=self.trust_root)
         try:
             return await agent.send(self.message.envelope, self.message.content.read())
         except CancelledError:

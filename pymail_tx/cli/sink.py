@@ -141,11 +141,13 @@ async def _serve(reactor: ReactorBase, *, listen: str, hostname: str, maildir: s
     Until it is cancelled.
 
     @raise BadArgument: it cannot listen there.
+    @raise Prevented: what comes cannot be shown.
     """
     endpoint = Endpoint.parse(reactor, listen, option="listen", example=DEFAULT_LISTEN)
     kept = _courier(reactor, maildir, hostname) if maildir else None
+    out_of_sight: Deferred[None] = Deferred()
     factory = IngressFactory(
-        spool=Sink(click.echo, verbose, kept),
+        spool=Sink(partial(_echo, out_of_sight), verbose, kept),
         routes=Routes.parse(["*=discard:"]),
         hostname=hostname,
         clock=reactor,
@@ -156,10 +158,20 @@ async def _serve(reactor: ReactorBase, *, listen: str, hostname: str, maildir: s
     port = endpoint.listen(factory)
     click.echo(f"pymail-tx: taking mail at {where(port.getHost())}; Ctrl-C stops", err=True)
     try:
-        await Deferred()
+        await out_of_sight
     except CancelledError:
+        pass
+    finally:
         await maybeDeferred(port.stopListening)
         await factory.stop()
+
+
+def _echo(out_of_sight: Deferred[None], text: str) -> None:
+    try:
+        click.echo(text)
+    except OSError as problem:  # a pipe that nobody reads any more
+        if not out_of_sight.called:
+            out_of_sight.errback(Prevented(f"cannot show what comes: {problem.strerror}"))
 
 
 def _courier(reactor: ReactorBase, path: str, hostname: str) -> MaildirCourier:

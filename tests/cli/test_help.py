@@ -62,7 +62,7 @@ class Helps(ProcessCase):
             script = re.sub(r"sink(?=$| --listen)", f"sink --listen tcp:{sink.port}:interface=127.0.0.1", example)
             script = script.replace(" --listen tcp:2526:interface=127.0.0.1", "")
             with subprocess.Popen(
-                ["bash", "-c", f"exec {script}"], cwd=self.directory, env=self.environment()
+                ["bash", "-c", f"exec {script}"], cwd=self.directory, env=self.environment(), stderr=subprocess.DEVNULL
             ) as process:
                 eventually(example, lambda: is_listening(sink.port), within_s=LIMIT_S)
                 process.send_signal(signal.SIGINT)

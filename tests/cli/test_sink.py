@@ -7,13 +7,14 @@ from __future__ import annotations
 import mailbox
 import smtplib
 import socket
+import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.cli.sink import shown
 from pymail_tx.spool.interface import NewMessage
-from tests.cli.processes import ProcessCase
-from tests.peers import eventually
+from tests.cli.processes import COMMAND, LIMIT_S, ProcessCase
+from tests.peers import eventually, free_port, is_listening
 
 
 class Showing(SynchronousTestCase):
@@ -79,6 +80,20 @@ class Receiving(ProcessCase):
         self.assertEqual(error.smtp_code, 451)
         self.assertIn("\npymail-tx: 4.2.0 cannot write into maildir file: ", sink.err)
         self.assertEqual((sink.out, sink.err.count("\n")), ("", 2))
+
+    def test_it_ends_when_nobody_looks_any_more(self) -> None:
+        port = free_port()
+        words = [*COMMAND, "sink", "--listen", f"tcp:{port}:interface=127.0.0.1"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            eventually("the sink listens", lambda: is_listening(port), within_s=LIMIT_S)
+            session = smtplib.SMTP("127.0.0.1", port, timeout=10)
+            session.sendmail("joe@example.org", ["ann@example.com"], "Subject: one\r\n\r\n")
+            session.close()
+            self.assertEqual(process.wait(LIMIT_S), 1)
+            assert process.stderr is not None
+            self.assertEqual(process.stderr.read().splitlines()[1:], ["pymail-tx: cannot show what comes: Broken pipe"])
 
     def test_a_mistake_gets_one_line_and_status_1(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
