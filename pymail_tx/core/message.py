@@ -77,7 +77,15 @@ def correspondents(message: EmailMessage) -> Correspondents:
 
 
 def _addresses(message: EmailMessage, names: tuple[str, ...]) -> Iterator[Address]:
-    """Of the fields with one of these names in lower case, whatever policy the message was made with."""
+    """
+    Of the fields with one of these names in lower case, whatever policy the message was made with.
+
+    @raise BadArgument: a field is beyond Python's parser, which raises what it likes then.
+    """
     for name, value in message.raw_items():
         if name.lower() in names:
-            yield from SMTP.header_fetch_parse(name, value).addresses
+            try:
+                found = SMTP.header_fetch_parse(name, value).addresses
+            except Exception:  # noqa: BLE001 - IndexError, AttributeError, HeaderParseError, and what comes next
+                raise BadArgument("message", f"its {name} cannot be read") from None
+            yield from found

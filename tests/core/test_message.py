@@ -108,6 +108,11 @@ class OfTheHeader(SynchronousTestCase):
         ):
             self.assertRaises(BadArgument, Envelope.of, message)
 
+    def test_a_field_that_no_parser_can_read_is_refused(self) -> None:
+        for field in ("From: a@\nTo: ann@example.com", "From: joe@example.org\nTo: b@"):
+            message = email.message_from_string(f"{field}\n\n", policy=email.policy.default)
+            self.assertEqual(self.assertRaises(BadArgument, Envelope.of, message).field, "message")
+
     def test_a_resent_message_is_refused(self) -> None:
         message = _message()
         message["Resent-To"] = "cat@example.org"

@@ -4,8 +4,8 @@ Runs the examples of a page of documentation, as a reader would: top to bottom, 
 What runs, and what it must show:
 
   - C{console}: each C{$ command} (C{> } continues it), in a shell. Below it stands everything that it prints. A
-    command that goes on serving (C{make run}; C{twistd} without C{--help} or a further command behind it) is left
-    running until the page ends.
+    command that goes on serving (C{make run}; C{pymail-tx sink}; C{twistd} without C{--help} or a further command
+    behind it) is left running until the page ends.
   - C{python}: a whole program, which prints what stands in the C{output} block that follows it, or nothing.
 
 An ellipsis (…) stands for any text. The page is run in an empty directory with C{.venv} in it; C{make} is the
@@ -38,7 +38,7 @@ SHOWN = frozenset({"output", "text", "mermaid", "toml", "ini", "sql"})
 
 STATED_PORT = "2525"
 
-_SERVES = re.compile(r"make run\b|(\.venv/bin/)?twistd(?!.*(--help|;))")
+_SERVES = re.compile(r"make run\b|pymail-tx sink\b|(\.venv/bin/)?twistd(?!.*(--help|;))")
 _LOOKS = re.compile(r"(cat|find|grep|head|ls)\b")
 """Commands that a reader would repeat until there is something to see."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pymail_tx
-from docs import session_states
+from docs import command_line, session_states
 from tests.project import ROOT, examples
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -64,6 +64,11 @@ class Reference(SynchronousTestCase):
         drawn = (ROOT / "docs" / "reference" / "session-states.md").read_text()
         renew = "python -m docs.session_states > docs/reference/session-states.md"
         self.assertEqual(drawn, session_states.page(), f"the table has changed: {renew}")
+
+    def test_the_page_of_the_command_line_is_what_the_helps_say(self) -> None:
+        written = (ROOT / "docs" / "reference" / "command-line.md").read_text()
+        renew = "python -m docs.command_line > docs/reference/command-line.md"
+        self.assertEqual(written, command_line.page(), f"a help has changed: {renew}")
 
 
 class TheRunner(SynchronousTestCase):

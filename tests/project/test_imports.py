@@ -34,7 +34,7 @@ its own. It imports from its own layer and from those below it.
 MEET_NET_AND_SPOOL = frozenset({"pymail_tx.relay.scheduler", "pymail_tx.relay.service"})
 """The scheduler hands claims to the agent and outcomes to the spool; the composition root makes all three."""
 
-NAMES_REACTOR = frozenset({"pymail_tx.relay.service", "pymail_tx.cli"})
+NAMES_REACTOR = frozenset({"pymail_tx.relay.service", "pymail_tx.cli.running"})
 """Everybody else is given one."""
 
 OUTSIDE_CORE = frozenset(

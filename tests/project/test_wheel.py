@@ -1,5 +1,6 @@
 """
-What is installed works: twistd finds the relay from a wheel, from an editable install and from the checkout.
+What is installed works: twistd finds the relay from a wheel, from an editable install and from the checkout, and
+the command line is there.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ class Wheel(SynchronousTestCase):
         self.assertIn("pymail-tx", self.twistd_commands(python, cwd=self.directory))
         where = _run(python, "-c", "import pymail_tx.core as core; print(core.__file__)", cwd=self.directory)
         self.assertTrue(where.startswith(str(python.parents[1])), where)
+
+    def test_the_command_line_is_there_after_an_install_from_the_wheel(self) -> None:
+        python = self.environment()
+        pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps")
+        _run(*pip, self.wheel(), cwd=self.directory)
+        said = _run(python.with_name("pymail-tx"), "--help", cwd=self.directory)
+        self.assertRegex(said, r"(?s)\n  send .*\n  sink ")
+        self.assertRegex(_run(python.with_name("pymail-tx"), "--version", cwd=self.directory), r"\Apymail-tx \d")
 
     def test_twistd_lists_the_relay_from_the_checkout(self) -> None:
         self.assertIn("pymail-tx", self.twistd_commands(self.environment(), cwd=self.directory, PYTHONPATH=str(ROOT)))
