@@ -22,10 +22,9 @@ from attrs import evolve
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
@@ -34,13 +33,13 @@ from pymail_tx.core.mechanisms import Identity
 from pymail_tx.core.outcome import Peer
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.state import State
-from pymail_tx.net import opening
+from pymail_tx.net import eyeballs, opening
 from pymail_tx.net.login import Login
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
 from pymail_tx.net.tls import ClientCertificate, ClientTLS
 
 CONNECT_TIMEOUT_S = 30
-"""For the look-up of the name and all its addresses; Twisted tries them side by side (RFC 8305)."""
+"""For the look-up of the name and all its addresses."""
 
 
 class Connector:
@@ -70,6 +69,8 @@ class Connector:
         """
         if target.scheme not in (Scheme.SMTP, Scheme.SMTPS) or target.tls is TLSPolicy.DANE:
             raise BadArgument("server", f"{target} is not built yet; use smtp://host:port or smtps://host:port")
+        if source_address is not None and not (isIPAddress(source_address) or isIPv6Address(source_address)):
+            raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
         self.peer = Peer(host=target.host, port=target.port)
         self._reactor = reactor
         self._target = evolve(target, tls=TLSPolicy.VERIFIED) if login else target
@@ -77,7 +78,7 @@ class Connector:
         self._hostname = ascii_domain("hostname", hostname)
         self._trust_root = trust_root
         self._certificate = certificate
-        self._bind_address = _to_bind(source_address)
+        self._source_address = source_address
         if self._target.tls is not TLSPolicy.NONE:
             self._creator()  # what is wrong with a file is wrong now, and not with a message later
 
@@ -134,9 +135,10 @@ class Connector:
     async def _connect(self) -> SMTPClient:
         implicit_tls = self._creator if self._target.scheme is Scheme.SMTPS else None
         factory = SMTPClientFactory(self._reactor, host=self._target.host, implicit_tls=implicit_tls)
-        connecting = _cancellable(self._endpoint().connect(factory))
+        host, port = self._target.host, self._target.port
+        connecting = eyeballs.connect(self._reactor, host, port, factory, source=self._source_address)
         try:
-            client = await connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
+            client = await Deferred.fromCoroutine(connecting).addTimeout(CONNECT_TIMEOUT_S, self._reactor)
         except (DeferredTimeout, ConnectTimeout):
             raise self._no_connection(f"no answer within {CONNECT_TIMEOUT_S} s") from None
         except (ConnectError, OSError, ValueError) as problem:
@@ -147,51 +149,11 @@ class Connector:
     def _no_connection(self, problem: str) -> NoConnection:
         return NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}")
 
-    def _endpoint(self) -> IStreamClientEndpoint:
-        host, port = self._target.host, self._target.port
-        if isIPAddress(host) or "_" in host:  # containers are named so, and HostnameEndpoint takes no such name
-            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S, self._bind_address)
-        if isIPv6Address(host):
-            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S, self._bind_address)
-        return HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S, self._bind_address)
-
     def _creator(self) -> ClientTLS:
         must_verify = self._target.tls is TLSPolicy.VERIFIED
         return ClientTLS(
             self._target.host, must_verify=must_verify, trust_root=self._trust_root, certificate=self._certificate
         )
-
-
-def _to_bind(source_address: str | None) -> tuple[str, int] | None:
-    """
-    @raise BadArgument: it is no address.
-    """
-    if source_address is None:
-        return None
-    if not (isIPAddress(source_address) or isIPv6Address(source_address)):
-        raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
-    return source_address, 0
-
-
-def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
-    """
-    Cancelled while it looks a name up, Twisted's endpoint says that the host is
-    unknown; this fails with CancelledError then as at any other time.
-    """
-    detached = False
-
-    def cancel(_: Deferred[IProtocol]) -> None:
-        nonlocal detached
-        detached = True
-        connecting.cancel()
-
-    def hand_over(result: IProtocol | Failure) -> None:
-        if not detached:
-            connected.callback(result)
-
-    connected: Deferred[IProtocol] = Deferred(cancel)
-    connecting.addBoth(hand_over)
-    return connected
 
 
 def leave(client: SMTPClient) -> None:

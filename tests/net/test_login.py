@@ -17,6 +17,7 @@ from scramp import ScramMechanism  # type: ignore[import-untyped]  # it has no t
 from scramp.core import CbName, ScramException, ScramServer  # type: ignore[import-untyped]  # it has no types
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.threadpool import ThreadPool
 
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.mechanisms import BearerToken, External, Identity
@@ -196,6 +197,17 @@ class WithAPassword(LoginTestCase):
         for form in ("SCRAM-SHA-256", "SCRAM-SHA-1"):
             self.is_delivered(await self.send(self.script(form, "PLAIN", "LOGIN", sasl=scram(form))))
             self.used(form)
+
+    async def test_scram_is_computed_in_a_thread(self) -> None:
+        pools, get_thread_pool = list[ThreadPool](), self.reactor.getThreadPool
+
+        def counting() -> ThreadPool:
+            pools.append(get_thread_pool())
+            return pools[-1]
+
+        self.patch(self.reactor, "getThreadPool", counting)
+        self.is_delivered(await self.send(self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256"))))
+        self.assertEqual(len(pools), 1)
 
     async def test_scram_with_a_wrong_password(self) -> None:
         script = self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256"))

@@ -226,7 +226,8 @@ class Postfix:
 
     def token(self, *, valid_s: float = 3_600) -> str:
         """A token for C{user} (RFC 7519), expired if C{valid_s} is negative."""
-        claims = {"sub": self.user, "email": self.user, "iat": int(time.time()) - 7_200, "exp": int(time.time() + valid_s)}
+        now = int(time.time())
+        claims = {"sub": self.user, "email": self.user, "iat": now - 7_200, "exp": now + int(valid_s)}
         signed = ".".join(_part(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "HS256"}, claims))
         return f"{signed}.{_part(hmac.digest(_TOKEN_KEY, signed.encode(), 'sha256'))}"
 

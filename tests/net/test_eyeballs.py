@@ -9,19 +9,20 @@ import socket
 from collections.abc import Iterator
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Outcome
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.connector import CONNECT_TIMEOUT_S
+from pymail_tx.net.eyeballs import ATTEMPT_DELAY_S, by_turns
 from tests.net.loopback import HOST, LoopbackTestCase, Script
 from tests.net.test_agent import CONTENT, LETTER
-
-ATTEMPT_DELAY_S = 0.3
-"""HostnameEndpoint's; RFC 8305 §5 recommends 0.25."""
 
 
 @contextlib.contextmanager
@@ -39,11 +40,23 @@ def blackhole(address: str, port: int) -> Iterator[None]:
         yield
 
 
+def has_ipv6() -> bool:
+    """Whether ::1 is there."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 class Eyeballs(LoopbackTestCase):
     """A name with addresses of both families."""
 
     def setUp(self) -> None:
         super().setUp()
+        if not has_ipv6():
+            raise SkipTest("NOT TESTED: this machine has no IPv6, not even on loopback")
         self.server, self.port = self.serve(Script())
         self.agent = SMTPAgent(self.reactor, f"smtp://{HOST}:{self.port}")
 
@@ -74,9 +87,39 @@ class Eyeballs(LoopbackTestCase):
             outcome = await self.sends(ATTEMPT_DELAY_S)
         self.assertEqual(outcome.status.value, "delivered")
 
-    async def test_an_address_that_refuses_costs_no_more(self) -> None:
+    async def test_many_of_a_family_that_does_not_answer_cost_no_more(self) -> None:
+        self.reactor.nameResolver.loopback = ("::1", "::1", "::1", "127.0.0.1")
+        with blackhole("::1", self.port):
+            outcome = await self.sends(ATTEMPT_DELAY_S)
+        self.assertEqual(outcome.status.value, "delivered")
+
+    async def test_an_address_that_refuses_costs_nothing(self) -> None:
+        self.reactor.nameResolver.loopback = ("::1", "::1", "127.0.0.1")
+        (outcome,) = (await self.agent.send(LETTER, CONTENT)).outcomes
+        self.assertEqual(outcome.status.value, "delivered")
+        await self.agent.close()
+
+    async def test_the_second_attempt_does_not_begin_earlier(self) -> None:
         self.reactor.nameResolver.loopback = ("::1", "127.0.0.1")
-        self.assertEqual((await self.sends(ATTEMPT_DELAY_S)).status.value, "delivered")
+        with blackhole("::1", self.port):
+            sending = self.agent.send(LETTER, CONTENT)
+            self.clock.advance(ATTEMPT_DELAY_S - 0.01)
+            await self.turns()
+            self.assertEqual(self.server.sessions, [])
+            self.clock.advance(0.01)
+            await sending
+        await self.agent.close()
+
+    async def test_a_cancel_during_an_attempt_leaves_nothing_behind(self) -> None:
+        self.reactor.nameResolver.loopback = ("::1", "127.0.0.2", "127.0.0.1")
+        with blackhole("::1", self.port), blackhole("127.0.0.2", self.port):
+            sending = self.agent.send(LETTER, CONTENT)
+            self.clock.advance(ATTEMPT_DELAY_S)
+            sending.cancel()
+            self.failureResultOf(sending, CancelledError)
+            await self.agent.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.server.sessions, [])
 
     async def test_ipv6_is_used_where_it_answers(self) -> None:
         port = IReactorTCP(reactor).listenTCP(self.port, self.server, interface="::1")
@@ -97,6 +140,17 @@ class Eyeballs(LoopbackTestCase):
         self.assertTrue(outcome.reason.startswith("4.4.1 no connection to"), outcome.reason)
         await self.agent.close()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Turns(SynchronousTestCase):
+    def test_the_families_take_turns_beginning_with_the_first(self) -> None:
+        for given, expected in (
+            (["::1", "::2", "::3", "10.0.0.1"], ["::1", "10.0.0.1", "::2", "::3"]),
+            (["10.0.0.1", "10.0.0.2", "::1", "::2"], ["10.0.0.1", "::1", "10.0.0.2", "::2"]),
+            (["10.0.0.1", "10.0.0.2"], ["10.0.0.1", "10.0.0.2"]),
+        ):
+            addresses = [(IPv6Address if ":" in host else IPv4Address)("TCP", host, 25) for host in given]
+            self.assertEqual([address.host for address in by_turns(addresses)], expected)
 
 
 class SourceAddress(LoopbackTestCase):
