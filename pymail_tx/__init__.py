@@ -30,19 +30,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pymail_tx.core.envelope import Envelope, Recipient
     from pymail_tx.core.errors import NotAllDelivered
+    from pymail_tx.core.mechanisms import BearerToken, External
     from pymail_tx.core.outcome import Outcome, Report, Status, TLSFacts
     from pymail_tx.core.reply import Reply
     from pymail_tx.core.sasl import Credentials
     from pymail_tx.core.secret import Secret
     from pymail_tx.net.agent import SMTPAgent
+    from pymail_tx.net.login import TokenSource
     from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
-    from pymail_tx.net.tls import ClientTLS
+    from pymail_tx.net.tls import ClientCertificate, ClientTLS
     from pymail_tx.net.transcript import Transcript
 
 __all__ = [
+    "BearerToken",
+    "ClientCertificate",
     "ClientTLS",
     "Credentials",
     "Envelope",
+    "External",
     "NotAllDelivered",
     "Outcome",
     "Recipient",
@@ -54,19 +59,22 @@ __all__ = [
     "Secret",
     "Status",
     "TLSFacts",
+    "TokenSource",
     "Transcript",
 ]
 
 _ROOMS = {
     "core.envelope": ("Envelope", "Recipient"),
     "core.errors": ("NotAllDelivered",),
+    "core.mechanisms": ("BearerToken", "External"),
     "core.outcome": ("Outcome", "Report", "Status", "TLSFacts"),
     "core.reply": ("Reply",),
     "core.sasl": ("Credentials",),
     "core.secret": ("Secret",),
     "net.agent": ("SMTPAgent",),
+    "net.login": ("TokenSource",),
     "net.protocol": ("SMTPClient", "SMTPClientFactory"),
-    "net.tls": ("ClientTLS",),
+    "net.tls": ("ClientCertificate", "ClientTLS"),
     "net.transcript": ("Transcript",),
 }
 

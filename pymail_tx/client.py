@@ -363,7 +363,7 @@ class Session:
     async def _authenticate(self, client: SMTPClient) -> None:
         credentials = _login(self.credentials)
         if credentials and "PLAIN" in client.extensions.auth_mechanisms:
-            await opening.authenticate(client, credentials)
+            await opening.authenticate_with_plain(client, credentials)
 
     def _in_mode(self, mode: int, method: str) -> OpenSession:
         """The session, if it is there and in the mode that the method needs."""

@@ -25,7 +25,7 @@ from attrs import field, frozen
 
 from pymail_tx.core.errors import ProtocolViolation
 from pymail_tx.core.reply import Reply
-from pymail_tx.core.sasl import MAX_INITIAL_LINE_OCTETS, MAX_ROUNDS, decode, encode
+from pymail_tx.core.sasl import MAX_INITIAL_LINE_OCTETS, MAX_ROUNDS, decode, encode, told_in
 from pymail_tx.core.secret import Secret
 
 GIVE_UP = b"*"
@@ -54,11 +54,13 @@ class Response:
     @ivar complete: whether the mechanism is done with this, so that the server
         may say yes to it. A yes to any other response is a lie.
     @ivar refusal: what the challenge before told, if it was an error.
+    @ivar secrets: what nobody but the server may be shown of it.
     """
 
     octets: bytes = field(repr=False)
     complete: bool = False
     refusal: Refusal | None = None
+    secrets: tuple[Secret, ...] = field(default=(), eq=False)
 
 
 @frozen
@@ -93,11 +95,14 @@ class Authentication:
 
     @ivar name: the mechanism's.
     @ivar refusal: why the server refused, if it said so within the mechanism.
+    @ivar secrets: what gives away the responses so far, for
+        L{gives_away <pymail_tx.core.sasl.gives_away>}.
     """
 
     def __init__(self, name: str, mechanism: Mechanism) -> None:
         self.name = name
         self.refusal: Refusal | None = None
+        self.secrets: tuple[Secret, ...] = ()
         self._mechanism = mechanism
         self._held_back: Response | None = None
         self._complete = False
@@ -179,6 +184,7 @@ class Authentication:
 
     def _note(self, response: Response) -> None:
         self._complete = response.complete
+        self.secrets += told_in(response.octets, response.secrets)
         self.refusal = response.refusal
 
     def _give_up(self, problem: str) -> bytes:

@@ -123,6 +123,14 @@ class TLSFailed(SessionError):
         self.unverified = unverified
 
 
+class NoToken(SessionError):
+    """
+    The application's source of tokens gave none.
+    """
+
+    enhanced = "4.7.0"
+
+
 class NotOffered(SessionError):
     """
     The server lacks an extension that the session cannot do without.
@@ -144,8 +152,11 @@ class Refused(SessionError):
     _NO_MAIL_HERE = MappingProxyType({521: "5.3.2", 556: "5.1.10"})
     _CREDENTIALS_INVALID = MappingProxyType({535: "4.7.8"})
 
-    def __init__(self, step: str, reply: Reply) -> None:
-        super().__init__(f"{step} refused: {reply}", reply)
+    def __init__(self, step: str, reply: Reply, why: str = "") -> None:
+        """
+        @param why: what the server told besides its reply.
+        """
+        super().__init__(f"{step} refused: {reply}" + (f" ({why})" if why else ""), reply)
         self.step = step
         known = self._NO_MAIL_HERE | self._CREDENTIALS_INVALID
         self.final = reply.code in self._NO_MAIL_HERE

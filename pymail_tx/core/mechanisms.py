@@ -80,14 +80,14 @@ class Circumstances:
     What a mechanism may need of the session.
 
     @ivar nonce: random and fresh: at least 16 printable ASCII characters
-        without a comma.
+        without a comma; for SCRAM.
     @ivar binding: of the TLS session, if it has one.
     @ivar host: as the session was asked for; for OAUTHBEARER.
     @ivar port: 0 if unknown.
     @raise BadArgument: C{host} cannot be sent.
     """
 
-    nonce: str
+    nonce: str = ""
     binding: ChannelBinding | None = None
     host: str = ""
     port: int = 0
@@ -99,7 +99,7 @@ class Circumstances:
 
 def plain(credentials: Credentials, _: Circumstances) -> Mechanism:
     """PLAIN (RFC 4616)."""
-    yield Response(b"\0".join((b"", *_encoded(credentials))), complete=True)
+    yield Response(b"\0".join((b"", *_encoded(credentials))), complete=True, secrets=(credentials.password,))
 
 
 def login(credentials: Credentials, _: Circumstances) -> Mechanism:
@@ -111,7 +111,7 @@ def login(credentials: Credentials, _: Circumstances) -> Mechanism:
     user, password = _encoded(credentials)
     yield None
     yield Response(user)
-    yield Response(password, complete=True)
+    yield Response(password, complete=True, secrets=(credentials.password,))
 
 
 def cram_md5(credentials: Credentials, _: Circumstances) -> Mechanism:
@@ -120,7 +120,8 @@ def cram_md5(credentials: Credentials, _: Circumstances) -> Mechanism:
     challenge = yield None
     if not challenge:
         raise ProtocolViolation("an empty challenge")  # the same proof for ever
-    yield Response(user + b" " + hmac.digest(password, challenge, "md5").hex().encode(), complete=True)
+    proof = hmac.digest(password, challenge, "md5").hex()
+    yield Response(user + b" " + proof.encode(), complete=True, secrets=(credentials.password, Secret(proof)))
 
 
 def external(identity: External, _: Circumstances) -> Mechanism:
@@ -131,7 +132,7 @@ def external(identity: External, _: Circumstances) -> Mechanism:
 def xoauth2(bearer: BearerToken, _: Circumstances) -> Mechanism:
     """XOAUTH2, Google's and Microsoft's. An error gets an empty response."""
     fields = f"user={bearer.user}\1auth=Bearer {bearer.token.reveal()}\1\1"
-    challenge = yield Response(fields.encode(), complete=True)
+    challenge = yield Response(fields.encode(), complete=True, secrets=(bearer.token,))
     yield Response(b"", refusal=_token_refusal(challenge))
 
 
@@ -141,7 +142,7 @@ def oauthbearer(bearer: BearerToken, circumstances: Circumstances) -> Mechanism:
     host = f"\1host={circumstances.host}" if circumstances.host else ""
     port = f"\1port={circumstances.port}" if circumstances.port else ""
     fields = f"n,a={user},{host}{port}\1auth=Bearer {bearer.token.reveal()}\1\1"
-    challenge = yield Response(fields.encode(), complete=True)
+    challenge = yield Response(fields.encode(), complete=True, secrets=(bearer.token,))
     yield Response(b"\1", refusal=_token_refusal(challenge))
 
 

@@ -1,15 +1,16 @@
 """
-SASL mechanisms, as far as they are arithmetic on octets (RFC 4422, RFC 4954).
+What all SASL mechanisms have in common (RFC 4422, RFC 4954): credentials, base64,
+limits, and which words of a server give a secret away.
 
-A mechanism is a generator: it yields the next response and is sent the
-server's challenge, both without base64. The protocol does the rest.
+The mechanisms are L{pymail_tx.core.mechanisms}', one authentication from its
+first line to its last is L{pymail_tx.core.authentication}'s.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Generator, Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
 
@@ -28,8 +29,6 @@ WITHHELD = "(words that hold a secret are withheld)"
 
 _GIVES_AWAY_CHARACTERS = 8
 """So much of an encoded response gives it away: servers cut what they quote. PLAIN's begins with the user's name."""
-
-Mechanism = Generator[bytes, bytes, None]
 
 
 @frozen
@@ -50,11 +49,6 @@ class Credentials:
                 raise BadArgument(name, "NUL and lone surrogates cannot be sent")
 
 
-def plain(credentials: Credentials) -> Mechanism:
-    """PLAIN (RFC 4616): one response, which needs no challenge."""
-    yield b"\0".join((b"", credentials.user.encode(), credentials.password.reveal().encode()))
-
-
 def encode(response: bytes) -> bytes:
     """A response as it stands on the wire."""
     return base64.b64encode(response)
@@ -72,12 +66,19 @@ def decode(challenge: str) -> bytes:
         raise ProtocolViolation("a challenge that is no base64") from None
 
 
-def plain_secrets(credentials: Credentials) -> tuple[Secret, ...]:
-    """What gives PLAIN's response away, for L{gives_away}."""
-    password = credentials.password.reveal()
-    response = encode(next(plain(credentials))).decode("ascii")
-    forms = (password, encode(password.encode()).decode("ascii").rstrip("="), response[:_GIVES_AWAY_CHARACTERS])
-    return tuple(Secret(form) for form in forms if form)
+def told_in(response: bytes, secrets: Iterable[Secret]) -> tuple[Secret, ...]:
+    """
+    What gives a response away, for L{gives_away}: the secrets that it tells, as
+    they are and in base64, and its own beginning on the wire.
+    """
+    texts = [secret.reveal() for secret in secrets]
+    encoded = [_base64(text.encode()) for text in texts]
+    beginning = _base64(response)[:_GIVES_AWAY_CHARACTERS] if texts else ""
+    return tuple(Secret(form) for form in (*texts, *encoded, beginning) if form)
+
+
+def _base64(octets: bytes) -> str:
+    return encode(octets).decode("ascii").rstrip("=")
 
 
 def gives_away(text: str, secrets: Sequence[Secret]) -> bool:

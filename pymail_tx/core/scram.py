@@ -102,7 +102,7 @@ def scram(
     user, password = _prepared(credentials)
     header, bound = _channel(binding, plus=plus)
     bare = f"n={user.replace('=', '=3D').replace(',', '=2C')},r={nonce}".encode()
-    return _conversation(hash_name, password, _Opening(header, bound, bare, nonce.encode()))
+    return _conversation(hash_name, password, _Opening(header, bound, bare, nonce.encode(), credentials.password))
 
 
 def _prepared(credentials: Credentials) -> tuple[str, Secret]:
@@ -126,16 +126,18 @@ class _Opening:
     @ivar header: gs2-header.
     @ivar bound: the octets of the channel binding in use; none if there is none.
     @ivar bare: client-first-message-bare.
+    @ivar known: what the server knows and must not be quoted with.
     """
 
     header: bytes
     bound: bytes = field(repr=False)
     bare: bytes
     nonce: bytes
+    known: Secret
 
 
 def _conversation(hash_name: str, password: Secret, opening: _Opening) -> Mechanism:
-    server_first = yield Response(opening.header + opening.bare)
+    server_first = yield Response(opening.header + opening.bare, secrets=(opening.known,))
     if refusal := _refusal(server_first):
         yield Response(b"", refusal=refusal)
         return
@@ -143,7 +145,8 @@ def _conversation(hash_name: str, password: Secret, opening: _Opening) -> Mechan
     salted = yield Computation(hash_name, password, asked.salt, asked.iterations)
     without_proof = b"c=" + _base64(opening.header + opening.bound) + b",r=" + asked.nonce
     proofs = _Proofs.of(hash_name, salted, b",".join((opening.bare, server_first, without_proof)))
-    server_final = yield Response(without_proof + b",p=" + _base64(proofs.client))
+    proof = _base64(proofs.client)
+    server_final = yield Response(without_proof + b",p=" + proof, secrets=(Secret(proof.decode()),))
     if refusal := _refusal(server_final):
         yield Response(b"", refusal=refusal)
         return

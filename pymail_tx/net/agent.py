@@ -15,7 +15,9 @@ One message's way::
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
+from collections.abc import Callable
 
 from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -26,13 +28,16 @@ from twisted.python.failure import Failure
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import OutOfOrder, SessionError
+from pymail_tx.core.errors import BadArgument, OutOfOrder, SessionError
+from pymail_tx.core.mechanisms import External, Identity
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
 from pymail_tx.core.routes import Target
 from pymail_tx.net.connector import Connector, leave
+from pymail_tx.net.login import Login, TokenSource
 from pymail_tx.net.pipeline import Pipeline
 from pymail_tx.net.protocol import SMTPClient
+from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
 
 _log = Logger()
@@ -75,6 +80,11 @@ class SMTPAgent:
         *,
         hostname: str = "localhost",
         trust_root: str | None = None,
+        credentials: Identity | TokenSource | None = None,
+        minimum_mechanism: str | None = None,
+        client_certificate: ClientCertificate | None = None,
+        source_address: str | None = None,
+        nonce: Callable[[], str] = secrets.token_urlsafe,
         max_connections: int = MAX_CONNECTIONS,
         max_messages_per_connection: int = MAX_MESSAGES_PER_CONNECTION,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
@@ -87,13 +97,34 @@ class SMTPAgent:
         @param hostname: our name, for EHLO.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store.
-
+        @param credentials: instead of those of C{server}:
+            L{pymail_tx.core.sasl.Credentials}, L{BearerToken
+            <pymail_tx.core.mechanisms.BearerToken>}, L{TokenSource} or
+            L{External}. With credentials, whatever C{?tls=} says, the server's
+            certificate must verify.
+        @param minimum_mechanism: the weakest SASL mechanism that will do, such
+            as C{"SCRAM-SHA-256"}; by default any.
+        @param client_certificate: ours, for a server that asks for one.
+        @param source_address: of ours, IPv4 or IPv6, to connect from. Servers'
+            addresses of the other family are out of reach then.
+        @param nonce: makes SCRAM's nonces: random, at least 16 printable ASCII
+            characters without a comma.
         @param max_connections: this and what follows: see L{Limits}.
         @raise BadArgument: an argument is not what it should be, or
             C{trust_root} cannot be read.
         """
         self._reactor = reactor
-        self._connector = Connector(reactor, Target.parse(server), hostname=hostname, trust_root=trust_root)
+        target = Target.parse(server)
+        given = target.credentials if credentials is None else credentials
+        if isinstance(given, External) and client_certificate is None:
+            raise BadArgument("credentials", "External needs client_certificate=")
+        if minimum_mechanism is not None and given is None:
+            raise BadArgument("minimum_mechanism", "there are no credentials to use it with")
+        login = Login(reactor, given, nonce=nonce, minimum=minimum_mechanism) if given else None
+        self._connector = Connector(
+            reactor, target, hostname=hostname, trust_root=trust_root, login=login, certificate=client_certificate,
+            source_address=source_address,
+        )  # fmt: skip
         limits = Limits(
             max_connections=max_connections,
             max_messages_per_connection=max_messages_per_connection,

@@ -11,50 +11,35 @@ Policy of TLS (protocol-wise see RFC 3207, RFC 8314):
   - C{required}: TLS with any certificate, or the message waits.
   - C{verified}: TLS with a certificate that verifies, or the message waits.
 
-Credentials that a server refused (535) are not tried again for five minutes:
-one rotated password must neither bounce a queue nor lock an account.
+With credentials (L{pymail_tx.net.login}) it is always C{verified}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, NoConnection, Refused, SessionError, SessionLost, TLSFailed
+from pymail_tx.core.mechanisms import Identity
 from pymail_tx.core.outcome import Peer
-from pymail_tx.core.reply import Reply
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
-from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.state import State
-from pymail_tx.net import opening
+from pymail_tx.net import eyeballs, opening
+from pymail_tx.net.login import Login
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
-from pymail_tx.net.tls import ClientTLS
+from pymail_tx.net.tls import ClientCertificate, ClientTLS
 
 CONNECT_TIMEOUT_S = 30
-"""For the look-up of the name and all its addresses; Twisted tries them side by side (RFC 8305)."""
-
-CREDENTIALS_PAUSE_S = 300
-"""How long refused credentials are left in peace at their server."""
-
-_INVALID_CREDENTIALS = 535
-
-
-@frozen
-class _CredentialsRefused:
-    """When the server refused our credentials, and in which words."""
-
-    at_s: float
-    reply: Reply
+"""For the look-up of the name and all its addresses."""
 
 
 class Connector:
@@ -62,23 +47,40 @@ class Connector:
     @ivar peer: the server, before any session with it.
     """
 
-    def __init__(self, reactor: IReactorTime, target: Target, *, hostname: str, trust_root: str | None) -> None:
+    def __init__(  # noqa: PLR0913  # all that a connection depends on
+        self,
+        reactor: IReactorTime,
+        target: Target,
+        *,
+        hostname: str,
+        trust_root: str | None,
+        login: Login | None = None,
+        certificate: ClientCertificate | None = None,
+        source_address: str | None = None,
+    ) -> None:
         """
+        @param target: its credentials are not looked at.
         @param hostname: our name, for EHLO.
-        @raise BadArgument: the target is not one to connect to, or C{trust_root}
-            cannot be read.
+        @param login: authenticates; without it nobody does.
+        @param certificate: ours, for a server that asks for one.
+        @param source_address: of ours, to connect from.
+        @raise BadArgument: the target is not one to connect to, C{trust_root} or
+            C{certificate} cannot be read, or C{source_address} is none.
         """
         if target.scheme not in (Scheme.SMTP, Scheme.SMTPS) or target.tls is TLSPolicy.DANE:
             raise BadArgument("server", f"{target} is not built yet; use smtp://host:port or smtps://host:port")
+        if source_address is not None and not (isIPAddress(source_address) or isIPv6Address(source_address)):
+            raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
         self.peer = Peer(host=target.host, port=target.port)
         self._reactor = reactor
-        self._target = target
-        self._credentials = target.credentials
+        self._target = evolve(target, tls=TLSPolicy.VERIFIED) if login else target
+        self._login = login
         self._hostname = ascii_domain("hostname", hostname)
         self._trust_root = trust_root
-        self._credentials_refused: _CredentialsRefused | None = None
-        if target.tls is not TLSPolicy.NONE:
-            self._creator()  # what is wrong with the CA file is wrong now, and not with a message later
+        self._certificate = certificate
+        self._source_address = source_address
+        if self._target.tls is not TLSPolicy.NONE:
+            self._creator()  # what is wrong with a file is wrong now, and not with a message later
 
     async def open(self, connected: Callable[[SMTPClient], object], *, helo: bool) -> SMTPClient:
         """
@@ -89,20 +91,22 @@ class Connector:
         @param helo: whether a session without extensions will do.
         @raise SessionError: none came about; its C{peer} says with whom.
         """
-        self._heed_refused_credentials()
+        identity = await self._login.identity() if self._login else None
         starttls = self._target.scheme is Scheme.SMTP and self._target.tls is not TLSPolicy.NONE
         try:
-            return await self._open(connected, starttls=starttls, helo=helo)
+            return await self._open(connected, identity, starttls=starttls, helo=helo)
         except SessionError as error:
             if self._target.tls is TLSPolicy.OPPORTUNISTIC and _is_tls_trouble(error):
-                return await self._open(connected, starttls=False, helo=helo)
+                return await self._open(connected, identity, starttls=False, helo=helo)
             raise
 
-    async def _open(self, connected: Callable[[SMTPClient], object], *, starttls: bool, helo: bool) -> SMTPClient:
+    async def _open(
+        self, connected: Callable[[SMTPClient], object], identity: Identity | None, *, starttls: bool, helo: bool
+    ) -> SMTPClient:
         client = await self._connect()
         connected(client)
         try:
-            await self._negotiate(client, starttls=starttls, helo=helo)
+            await self._negotiate(client, identity, starttls=starttls, helo=helo)
         except SessionError as error:
             error.peer = client.peer()
             leave(client)
@@ -112,37 +116,29 @@ class Connector:
             raise
         return client
 
-    async def _negotiate(self, client: SMTPClient, *, starttls: bool, helo: bool) -> None:
+    async def _negotiate(self, client: SMTPClient, identity: Identity | None, *, starttls: bool, helo: bool) -> None:
         opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)
         await opening.greet(client, self._hostname, helo=helo and opportunistic)
         if starttls and not (opportunistic and "STARTTLS" not in client.extensions):
             await self._secure(client)
-        if self._credentials:
-            await self._authenticate(client, self._credentials)
+        if self._login and identity:
+            await self._login.authenticate(client, identity)
 
     async def _secure(self, client: SMTPClient) -> None:
         try:
             await opening.secure(client, self._hostname, self._creator())
         except SessionLost as lost:
             raise TLSFailed(f"STARTTLS: {lost}") from None
-        except BadArgument as problem:  # the CA file, which was there when the agent was made
+        except BadArgument as problem:  # a file that was good when the agent was made
             raise TLSFailed(str(problem)) from None
-
-    async def _authenticate(self, client: SMTPClient, credentials: Credentials) -> None:
-        self._heed_refused_credentials()  # another message may have met the refusal since
-        try:
-            await opening.authenticate(client, credentials)
-        except Refused as refused:
-            if refused.reply and refused.reply.code == _INVALID_CREDENTIALS:
-                self._credentials_refused = _CredentialsRefused(self._reactor.seconds(), refused.reply)
-            raise
 
     async def _connect(self) -> SMTPClient:
         implicit_tls = self._creator if self._target.scheme is Scheme.SMTPS else None
         factory = SMTPClientFactory(self._reactor, host=self._target.host, implicit_tls=implicit_tls)
-        connecting = _cancellable(self._endpoint().connect(factory))
+        host, port = self._target.host, self._target.port
+        connecting = eyeballs.connect(self._reactor, host, port, factory, source=self._source_address)
         try:
-            client = await connecting.addTimeout(CONNECT_TIMEOUT_S, self._reactor)
+            client = await Deferred.fromCoroutine(connecting).addTimeout(CONNECT_TIMEOUT_S, self._reactor)
         except (DeferredTimeout, ConnectTimeout):
             raise self._no_connection(f"no answer within {CONNECT_TIMEOUT_S} s") from None
         except (ConnectError, OSError, ValueError) as problem:
@@ -153,44 +149,11 @@ class Connector:
     def _no_connection(self, problem: str) -> NoConnection:
         return NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}")
 
-    def _endpoint(self) -> IStreamClientEndpoint:
-        host, port = self._target.host, self._target.port
-        if isIPAddress(host) or "_" in host:  # containers are named so, and HostnameEndpoint takes no such name
-            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-        if isIPv6Address(host):
-            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-        return HostnameEndpoint(self._reactor, host, port, CONNECT_TIMEOUT_S)
-
     def _creator(self) -> ClientTLS:
         must_verify = self._target.tls is TLSPolicy.VERIFIED
-        return ClientTLS(self._target.host, must_verify=must_verify, trust_root=self._trust_root)
-
-    def _heed_refused_credentials(self) -> None:
-        refused = self._credentials_refused
-        age_s = self._reactor.seconds() - refused.at_s if refused else 0
-        if refused and age_s < CREDENTIALS_PAUSE_S:
-            raise Refused(f"AUTH, last tried {age_s:.0f} s ago,", refused.reply)
-
-
-def _cancellable(connecting: Deferred[IProtocol]) -> Deferred[IProtocol]:
-    """
-    Cancelled while it looks a name up, Twisted's endpoint says that the host is
-    unknown; this fails with CancelledError then as at any other time.
-    """
-    detached = False
-
-    def cancel(_: Deferred[IProtocol]) -> None:
-        nonlocal detached
-        detached = True
-        connecting.cancel()
-
-    def hand_over(result: IProtocol | Failure) -> None:
-        if not detached:
-            connected.callback(result)
-
-    connected: Deferred[IProtocol] = Deferred(cancel)
-    connecting.addBoth(hand_over)
-    return connected
+        return ClientTLS(
+            self._target.host, must_verify=must_verify, trust_root=self._trust_root, certificate=self._certificate
+        )
 
 
 def leave(client: SMTPClient) -> None:

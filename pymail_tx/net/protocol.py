@@ -27,13 +27,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 
-from pymail_tx.core import sasl
 from pymail_tx.core.address import Mailbox, ascii_domain, refuse_controls
+from pymail_tx.core.authentication import Authentication, Computation, Refusal
 from pymail_tx.core.command import COMMANDS, Verb, path_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
@@ -44,7 +44,16 @@ from pymail_tx.core.state import State, hoped_after
 from pymail_tx.net.dialogue import Dialogue, Exchange
 
 if TYPE_CHECKING:
+    from pymail_tx.core.mechanisms import Circumstances, Identity
     from pymail_tx.net.tls import ClientTLS
+
+Run = Callable[[Computation], Deferred[bytes]]
+"""Runs a computation, in a thread or not, and fires with its result."""
+
+
+def run_here(computation: Computation) -> Deferred[bytes]:
+    """Run it in the calling thread."""
+    return succeed(computation.run())
 
 
 class SMTPClient(Dialogue):
@@ -55,6 +64,8 @@ class SMTPClient(Dialogue):
     @ivar extensions: what the server's last EHLO reply offered.
     @ivar tls: the session's TLS, C{None} as long as it is plain text.
     @ivar lmtp: the server speaks LMTP.
+    @ivar refusal: why the server refused the last authentication, if it said so
+        within the mechanism.
     @ivar ended_by: why the session is over; C{None} while it lasts and after a
         QUIT that was answered.
     """
@@ -81,6 +92,7 @@ class SMTPClient(Dialogue):
         super().__init__(clock, implicit_tls=implicit_tls, timeouts_s=timeouts_s)
         self.lmtp = lmtp
         self._host = host
+        self.refusal: Refusal | None = None
         self._smtputf8 = False
         self._sent: Deferred[Report] | None = None
         self._gone: list[Deferred[None]] = []
@@ -128,15 +140,33 @@ class SMTPClient(Dialogue):
         self._tls_to_start = creator
         return promise
 
-    def authenticate(self, credentials: sasl.Credentials) -> Deferred[Reply]:
+    def authenticate(
+        self,
+        identity: Identity,
+        *,
+        mechanism: str = "PLAIN",
+        circumstances: Circumstances | None = None,
+        run: Run = run_here,
+    ) -> Deferred[Reply]:
         """
-        Authenticate with PLAIN (RFC 4954). It is the caller who sees to it that
-        the session is encrypted and the server who it should be.
+        Authenticate (RFC 4954). It is the caller who sees to it that the
+        session is encrypted and the server who it should be, and who knows
+        what the server offers: L{choose <pymail_tx.core.mechanisms.choose>}
+        says which mechanism is the strongest.
 
-        @return: fires with the last reply, 235 for a yes.
+        @param circumstances: what the mechanism may need of the session; the
+            SCRAM ones need a nonce.
+        @param run: runs SCRAM's computation, which takes up to 0.3 s.
+        @return: fires with the last reply, 235 for a yes that may be believed.
+            Fails with L{ProtocolViolation}, and the session is over, when the
+            server says yes before it was told or has proved everything, or
+            asks for what the mechanism has no answer to.
+        @raise BadArgument: the mechanism is not known, or cannot do with these.
         """
-        self._secrets = sasl.plain_secrets(credentials)
-        return Deferred.fromCoroutine(self._authenticate(b"PLAIN", sasl.plain(credentials)))
+        from pymail_tx.core.mechanisms import Circumstances, begin  # a session without credentials can do without
+
+        authentication = begin(mechanism, identity, circumstances or Circumstances())
+        return Deferred.fromCoroutine(self._authenticate(authentication, run))
 
     def mail(self, sender: str, *parameters: str) -> Deferred[Reply]:
         """
@@ -281,21 +311,31 @@ class SMTPClient(Dialogue):
         if not self.unsay(exchange):
             self._end(SessionLost(f"cancelled while {COMMANDS[exchange.verb].doing}"))
 
-    async def _authenticate(self, name: bytes, mechanism: sasl.Mechanism) -> Reply:
-        response = next(mechanism)
-        line = b"AUTH " + name + b" " + sasl.encode(response)
-        held_back = len(line) + 2 > sasl.MAX_INITIAL_LINE_OCTETS
-        reply = await self._say(Verb.AUTH, b"AUTH " + name if held_back else line)
-        rounds, gave_up = 0, False
-        while reply.severity == 3 and rounds < sasl.MAX_ROUNDS:
-            answer = _encoded_response(mechanism, reply, response if held_back else None)
-            rounds, held_back, gave_up = rounds + 1, False, answer == b"*"
-            reply = await self._say(Verb.AUTH, answer)
-        if reply.severity == 3 or (gave_up and reply.severity == 2):
-            error = ProtocolViolation("authentication that does not end as it should")
-            self._end(error)
-            raise error
-        return reply
+    async def _authenticate(self, authentication: Authentication, run: Run) -> Reply:
+        try:
+            reply = await self._confide(authentication, authentication.command())
+            while reply.severity == 3:
+                answer = authentication.answer(reply.lines[-1])
+                while isinstance(answer, Computation):
+                    answer = authentication.computed(await self._result(run(answer)))
+                reply = await self._confide(authentication, answer)
+            return authentication.verdict(reply)
+        except ProtocolViolation as violation:
+            self._end(violation)
+            raise
+        finally:
+            self.refusal = authentication.refusal
+
+    def _confide(self, authentication: Authentication, line: bytes) -> Deferred[Reply]:
+        self._secrets = tuple(dict.fromkeys((*self._secrets, *authentication.secrets)))
+        return self._say(Verb.AUTH, line)
+
+    async def _result(self, computing: Deferred[bytes]) -> bytes:
+        try:
+            return await computing
+        except CancelledError:
+            self._end(SessionLost("cancelled while authenticating"))
+            raise
 
 
 _BY_HAND = {
@@ -304,15 +344,6 @@ _BY_HAND = {
         Verb.EHLO, Verb.HELO, Verb.STARTTLS, Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.RSET, Verb.NOOP, Verb.QUIT,
     )
 }  # fmt: skip
-
-
-def _encoded_response(mechanism: sasl.Mechanism, reply: Reply, held_back: bytes | None) -> bytes:
-    """What a 334 gets: the response in base64, or a star, which gives up (RFC 4954 §4)."""
-    try:
-        challenge = sasl.decode(reply.lines[-1])
-        return sasl.encode(held_back if held_back is not None else mechanism.send(challenge))
-    except (ProtocolViolation, StopIteration):
-        return b"*"
 
 
 class SMTPClientFactory(ClientFactory):

@@ -11,11 +11,15 @@ certificate that cannot be read has not verified.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 from functools import lru_cache
 
+from attrs import frozen
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
@@ -30,6 +34,7 @@ from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import printable
+from pymail_tx.core.scram import ChannelBinding
 
 MAX_PEER_NAMES = 100
 """Names of a certificate that are kept with each outcome. Those of large mail hosts have about 100."""
@@ -39,6 +44,56 @@ _VERIFY_ERRORS = {
     for name, number in vars(SSL.X509VerificationCodes).items()
     if name.startswith("ERR_")
 }
+
+
+_WEAK_HASHES = frozenset({"md5", "sha1"})
+"""SHA-256 stands in for them (RFC 5929 §4.1)."""
+
+
+@frozen
+class ClientCertificate:
+    """
+    Who we are, for servers that ask in the handshake. The files are read when
+    an agent is made, and again when they have changed.
+
+    @ivar certificate_path: our certificate in PEM, followed by those between it
+        and the authority.
+    @ivar key_path: its private key in PEM, without a passphrase.
+    """
+
+    certificate_path: str
+    key_path: str
+
+    def changed_at_ns(self) -> tuple[int, int]:
+        """
+        @raise BadArgument: one of the files is not there.
+        """
+        try:
+            return os.stat(self.certificate_path).st_mtime_ns, os.stat(self.key_path).st_mtime_ns
+        except OSError as problem:
+            raise BadArgument("client_certificate", str(problem)) from None
+
+
+def channel_binding(connection: SSL.Connection) -> ChannelBinding | None:
+    """
+    What a mechanism can bind itself to, of a session whose handshake is done:
+    C{tls-exporter} (RFC 9266) in TLS 1.3, where it is safe whatever else was
+    negotiated; C{tls-server-end-point} (RFC 5929 §4) before.
+
+    @return: C{None} for a certificate whose signature has no single hash.
+    """
+    if connection.get_protocol_version_name() == "TLSv1.3":
+        exported = connection.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+        return ChannelBinding("tls-exporter", exported)
+    certificate = connection.get_peer_certificate(as_cryptography=True)
+    try:
+        algorithm = certificate.signature_hash_algorithm if certificate else None
+    except UnsupportedAlgorithm:
+        algorithm = None
+    if certificate is None or algorithm is None:
+        return None
+    name = "sha256" if algorithm.name in _WEAK_HASHES else algorithm.name
+    return ChannelBinding("tls-server-end-point", hashlib.new(name, certificate.public_bytes(Encoding.DER)).digest())
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -51,7 +106,14 @@ class ClientTLS:
         long as no handshake took place.
     """
 
-    def __init__(self, host: str, *, must_verify: bool, trust_root: str | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        must_verify: bool,
+        trust_root: str | None = None,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         """
         @param host: the name, or the address, that the certificate must be for.
             A trailing dot is the resolver's business and is left out.
@@ -59,14 +121,17 @@ class ClientTLS:
             the handshake. If not, it is only noted.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store, C{SSL_CERT_FILE} and C{SSL_CERT_DIR} included.
-        @raise BadArgument: C{host} is no name, or the file cannot be read or
-            holds no certificate.
+        @param certificate: ours, for a server that asks for one.
+        @raise BadArgument: C{host} is no name, or a file cannot be read or
+            holds no certificate or key.
         """
         self.problem = ""
         self._must_verify = must_verify
         self._address = _as_address(host)
         self._host = self._address or ascii_domain("host", host.removesuffix("."))
-        self._context = _context(trust_root, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+        changed_at_ns = certificate.changed_at_ns() if certificate else None
+        self._context = _context(trust_root, environment, certificate, changed_at_ns)
         self._judged = False
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -117,7 +182,12 @@ class ClientTLS:
 
 
 @lru_cache(maxsize=16)
-def _context(trust_root: str | None, _cert_file: str | None, _cert_dir: str | None) -> SSL.Context:
+def _context(
+    trust_root: str | None,
+    _environment: tuple[str | None, str | None],
+    certificate: ClientCertificate | None,
+    _changed_at_ns: tuple[int, int] | None,
+) -> SSL.Context:
     """Loading a store of 150 certificates takes 10 ms and more: contexts are shared, connections set verification."""
     context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
     context.set_options(SSL.OP_NO_RENEGOTIATION)
@@ -125,6 +195,8 @@ def _context(trust_root: str | None, _cert_file: str | None, _cert_dir: str | No
         context.set_default_verify_paths()
     else:
         _trust(context, trust_root)
+    if certificate:
+        _present(context, certificate)
     return context
 
 
@@ -149,6 +221,18 @@ def _names(certificate: crypto.X509 | None) -> tuple[str, ...]:
     except Exception:  # noqa: BLE001  # a certificate may hold anything; a session that has one goes on
         return ()
     return tuple(printable(name) for name in stated[:MAX_PEER_NAMES])
+
+
+def _present(context: SSL.Context, certificate: ClientCertificate) -> None:
+    context.set_passwd_cb(lambda *_: b"")  # OpenSSL would ask at the terminal
+    try:
+        context.use_certificate_chain_file(certificate.certificate_path)
+        context.use_privatekey_file(certificate.key_path)
+        context.check_privatekey()
+    except SSL.Error:
+        paths = f"{certificate.certificate_path!r} and {certificate.key_path!r}"
+        problem = f"{paths} are not a certificate and its key in PEM, the key without a passphrase"
+        raise BadArgument("client_certificate", problem) from None
 
 
 def _words(reason: Failure) -> str:

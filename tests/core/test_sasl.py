@@ -18,14 +18,13 @@ from pymail_tx.core.sasl import (
     decode,
     encode,
     gives_away,
-    plain,
-    plain_secrets,
+    told_in,
     without_secrets,
 )
 from pymail_tx.core.secret import Secret
 
 _JOE = Credentials("joe", Secret("correct horse"))
-_SECRETS = plain_secrets(_JOE)
+_SECRETS = told_in(b"\0joe\0correct horse", [_JOE.password])
 
 
 class CredentialsTests(SynchronousTestCase):
@@ -40,19 +39,6 @@ class CredentialsTests(SynchronousTestCase):
 
     def test_their_repr_holds_no_password(self) -> None:
         self.assertNotIn("correct", f"{_JOE} {_JOE!r}")
-
-
-class Plain(SynchronousTestCase):
-    def test_the_response_is_user_and_password_behind_nul(self) -> None:
-        self.assertEqual(next(plain(_JOE)), b"\0joe\0correct horse")
-
-    def test_it_goes_out_in_utf_8(self) -> None:
-        self.assertEqual(next(plain(Credentials("jürgen", Secret("pä")))), "\0jürgen\0pä".encode())
-
-    def test_it_has_no_second_response(self) -> None:
-        mechanism = plain(_JOE)
-        next(mechanism)
-        self.assertRaises(StopIteration, mechanism.send, b"")
 
 
 class Base64(SynchronousTestCase):
@@ -107,13 +93,16 @@ class WithoutSecrets(SynchronousTestCase):
 
     def test_an_empty_password_is_in_no_words(self) -> None:
         reply = Reply(535, ("5.7.8 no",))
-        self.assertIs(without_secrets(reply, plain_secrets(Credentials("joe", Secret("")))), reply)
+        self.assertIs(without_secrets(reply, told_in(b"\0joe\0", [Secret("")])), reply)
+
+    def test_a_response_that_tells_no_secret_is_not_given_away(self) -> None:
+        self.assertEqual(told_in(b"joe", []), ())
 
     def test_the_secrets_are_shown_by_no_repr(self) -> None:
         self.assertEqual(set(map(repr, _SECRETS)), {"<secret>"})
 
     @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8), st.text(), st.text())
     def test_whatever_the_password_no_words_with_it_are_left(self, password: str, before: str, after: str) -> None:
-        secrets = plain_secrets(Credentials("joe", Secret(password)))
+        secrets = told_in(b"\0joe\0" + password.encode(), [Secret(password)])
         told = without_secrets(Reply(535, (before + password + after,)), secrets)
         self.assertTrue(told.text.endswith(WITHHELD))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtensionOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import CertificateOptions
@@ -51,8 +51,13 @@ class Certificate:
     @property
     def with_key(self) -> bytes:
         """The certificate and its key, for L{read} and for the ssl module."""
+        return self.pem + self.key_pem
+
+    @property
+    def key_pem(self) -> bytes:
+        """The key alone."""
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        return self.pem + self.key.private_bytes(*form)
+        return self.key.private_bytes(*form)
 
     @classmethod
     def read(cls, pem: bytes) -> Certificate:
@@ -125,6 +130,15 @@ def self_signed(name: str) -> Certificate:
     return Certificate(_signed(name, [_san([name])], issuer=name, key=key, signer=key), key)
 
 
+def signed_with(algorithm: hashes.SHA256 | hashes.SHA384 | None) -> Certificate:
+    """One whose signature uses that hash; without any, as Ed25519 does."""
+    key = _new_key()
+    builder = _builder("a server", "somebody", key)
+    if algorithm:
+        return Certificate(builder.sign(_new_key(), algorithm), key)
+    return Certificate(builder.sign(ed25519.Ed25519PrivateKey.generate(), None), key)
+
+
 def _new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -150,8 +164,18 @@ def _signed(
     valid: tuple[float, float] = (YESTERDAY, TOMORROW),
     is_ca: bool = False,
 ) -> x509.Certificate:
+    builder = _builder(name, issuer, key, valid)
+    builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(signer, hashes.SHA256())
+
+
+def _builder(
+    name: str, issuer: str, key: ec.EllipticCurvePrivateKey, valid: tuple[float, float] = (YESTERDAY, TOMORROW)
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
-    builder = (
+    return (
         x509.CertificateBuilder()
         .subject_name(_distinguished(name))
         .issuer_name(_distinguished(issuer))
@@ -159,11 +183,7 @@ def _signed(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + datetime.timedelta(days=valid[0]))
         .not_valid_after(now + datetime.timedelta(days=valid[1]))
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=False)
-    return builder.sign(signer, hashes.SHA256())
 
 
 def _distinguished(name: str) -> x509.Name:

@@ -7,13 +7,13 @@ are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from attrs import define, field
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorPluggableNameResolver,
     IReactorTCP,
+    IReactorThreads,
     IReactorTime,
     IResolutionReceiver,
     ITLSTransport,
@@ -48,6 +49,9 @@ HANG_UP = b"hang up"
 HOST = "mx.example.org"
 """Every name leads to loopback; this one is for good certificates."""
 
+Conversation = Generator[bytes, bytes, None]
+"""A server's side of an authentication: is sent lines, the AUTH command first, and yields replies without CRLF."""
+
 _REPLIES = {
     "STARTTLS": b"220 2.0.0 go ahead",
     "AUTH": b"235 2.7.0 welcome",
@@ -68,6 +72,9 @@ class Script:
     @ivar certificate: for its side of TLS; without one, it answers a
         ClientHello as C{replies} says for C{"ClientHello"}.
     @ivar wants_certificate: whether the client needs one as well.
+    @ivar trusts: the authority of clients; without one, no certificate will do.
+    @ivar newest_tls: the newest version that it speaks, as OpenSSL numbers them.
+    @ivar sasl: begins the authentications of a session, given its side of TLS.
     @ivar deaf_behind: a verb behind whose reply the server reads no more.
     """
 
@@ -77,6 +84,9 @@ class Script:
     offers_in_tls: Sequence[str] = ()
     certificate: Certificate | None = None
     wants_certificate: bool = False
+    trusts: Certificate | None = None
+    newest_tls: int = SSL.TLS1_3_VERSION
+    sasl: Callable[[SSL.Connection], Conversation] | None = None
     deaf_behind: str = ""
 
     def reply(self, verb: str, *, in_tls: bool) -> bytes:
@@ -92,9 +102,14 @@ class Script:
         """For the server's side of TLS."""
         assert self.certificate
         options = self.certificate.options()
+        context = options.getContext()
+        context.set_max_proto_version(self.newest_tls)
         if self.wants_certificate:
             must = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-            options.getContext().set_verify(must, lambda *_: False)
+            context.set_verify(must, lambda *found: bool(self.trusts and found[-1]))
+        store = context.get_cert_store()
+        if self.trusts and store:
+            store.add_cert(crypto.X509.from_cryptography(self.trusts.certificate))
         return options
 
 
@@ -111,6 +126,7 @@ class _Session(LineReceiver):
         self._script = server.script
         self._in_tls = False
         self._in_content = False
+        self._sasl: Conversation | None = None
 
     def connectionMade(self) -> None:
         self._server.sessions.append(self)
@@ -120,7 +136,13 @@ class _Session(LineReceiver):
         if self._in_content and line != b".":
             return
         self._server.lines.append(line)
+        if self._sasl:
+            self._go_on(line)
+            return
         verb = line.split(b" ")[0].split(b":")[0].decode().upper()
+        if verb == "AUTH" and self._script.sasl:
+            self._begin_sasl(self._script.sasl, line)
+            return
         reply = self._script.reply(verb, in_tls=self._in_tls)
         self._in_content = verb == "DATA" and reply.startswith(b"354")
         self._say(reply)
@@ -129,6 +151,19 @@ class _Session(LineReceiver):
         if verb == self._script.deaf_behind:
             IPushProducer(self.transport).pauseProducing()
         self._hear(verb)
+
+    def _begin_sasl(self, begin: Callable[[SSL.Connection], Conversation], line: bytes) -> None:
+        self._sasl = begin(self.transport.getHandle())  # type: ignore[attr-defined]  # inside TLS there is one
+        next(self._sasl)
+        self._go_on(line)
+        self._hear("AUTH")
+
+    def _go_on(self, line: bytes) -> None:
+        assert self._sasl
+        reply = self._sasl.send(line)
+        if not reply.startswith(b"334"):
+            self._sasl = None
+        self._say(reply)
 
     def listen_again(self) -> None:
         """Read what came meanwhile."""
@@ -239,10 +274,12 @@ class Names:
 
     @ivar unknown: but not these.
     @ivar unanswered: and not these, ever.
+    @ivar loopback: the addresses there, in the order in which they are told.
     """
 
     unknown: set[str] = field(factory=set)
     unanswered: set[str] = field(factory=set)
+    loopback: Sequence[str] = ("127.0.0.1",)
 
     def resolveHostName(
         self,
@@ -256,20 +293,25 @@ class Names:
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         if hostName not in self.unknown | self.unanswered:
-            resolutionReceiver.addressResolved(IPv4Address("TCP", "127.0.0.1", portNumber))
+            for address in self.loopback:
+                kind = IPv6Address if ":" in address else IPv4Address
+                resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
         if hostName not in self.unanswered:
             resolutionReceiver.resolutionComplete()
         return resolution
 
 
-@implementer(IReactorTime, IReactorPluggableNameResolver)
+@implementer(IReactorTime, IReactorPluggableNameResolver, IReactorThreads)
 class TimeApart:
-    """The real reactor's sockets, a L{Clock}'s time and L{Names}."""
+    """The real reactor's sockets and threads, a L{Clock}'s time and L{Names}."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.nameResolver = Names()
         self.connectTCP = IReactorTCP(reactor).connectTCP
+        threads = IReactorThreads(reactor)
+        self.getThreadPool, self.suggestThreadPoolSize = threads.getThreadPool, threads.suggestThreadPoolSize
+        self.callInThread, self.callFromThread = threads.callInThread, threads.callFromThread
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
         """See L{IReactorPluggableNameResolver}."""

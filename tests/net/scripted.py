@@ -47,6 +47,7 @@ class Wire(StringTransport):
     @ivar tls: whose ClientHello went out.
     @ivar window: how many octets a producer may write before it is paused; C{None} for any number.
     @ivar no_delay: whether Nagle's algorithm was turned off.
+    @ivar handle: OpenSSL's connection, for who looks at the TLS.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class Wire(StringTransport):
         self.tls: list[ClientTLS] = []
         self.window: int | None = None
         self.no_delay = False
+        self.handle = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
@@ -81,7 +83,7 @@ class Wire(StringTransport):
         return bool(self.tls)
 
     def getHandle(self) -> SSL.Connection:
-        return SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+        return self.handle
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled

@@ -19,7 +19,8 @@ from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument, Misuse, OutOfOrder
 from pymail_tx.core.outcome import Outcome, Report
 from pymail_tx.net.agent import SMTPAgent
-from pymail_tx.net.connector import CONNECT_TIMEOUT_S, CREDENTIALS_PAUSE_S
+from pymail_tx.net.connector import CONNECT_TIMEOUT_S
+from pymail_tx.net.login import CREDENTIALS_PAUSE_S
 from tests.net.certificates import Certificate, self_signed
 from tests.net.loopback import HANG_UP, HOST, SILENCE, LoopbackTestCase, Script
 from tests.peers import free_port
@@ -291,14 +292,14 @@ class WithCredentials(AgentTestCase):
 
     async def test_auth_not_offered_defers_and_nothing_is_sent_unauthenticated(self) -> None:
         outcome = await self.send(self.script(offers="SIZE"), login=LOGIN)
-        self.is_deferred(outcome, "4.7.4 AUTH PLAIN is not offered")
+        self.is_deferred(outcome, "4.7.4 AUTH is not offered")
         self.assertTrue(outcome.tls and outcome.tls.verified)
         self.heard("EHLO STARTTLS (TLS) EHLO QUIT")
 
     async def test_auth_offered_before_tls_only_is_not_offered(self) -> None:
         script = self.script(offers="SIZE")
         script.offers = ["STARTTLS", "AUTH PLAIN"]
-        self.is_deferred(await self.send(script, login=LOGIN), "4.7.4 AUTH PLAIN is not offered")
+        self.is_deferred(await self.send(script, login=LOGIN), "4.7.4 AUTH is not offered")
 
     async def test_a_refusal_defers_keeps_the_reply_and_tells_of_tls(self) -> None:
         outcome = await self.send(self.script({"AUTH": b"535 5.7.8 wrong"}), login=LOGIN)
@@ -469,16 +470,12 @@ class Connecting(AgentTestCase):
         self.is_deferred(self.outcome_of(sending), "4.4.1", "no answer within 30 s")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_name_that_dns_cannot_hold_defers(self) -> None:
-        sending = self.agent(25, host="ab--c.example.org").send(LETTER, CONTENT)
-        self.is_deferred(self.outcome_of(sending), "4.4.1", "invalid hostname: ab--c.example.org")
-
-    def test_a_name_with_an_underscore_is_looked_up_as_it_is(self) -> None:
-        reactor = MemoryReactorClock()
-        sending = SMTPAgent(reactor, "smtp://mail_server:2525").send(LETTER, CONTENT)
-        self.assertEqual(reactor.tcpClients[0][:2], ("mail_server", 2525))
-        sending.cancel()
-        self.failureResultOf(sending, CancelledError)
+    async def test_names_that_only_containers_have_are_looked_up_as_they_are(self) -> None:
+        for host in ("mail_server", "ab--c.example.org"):
+            _, port = self.serve(Script())
+            agent = self.agent(port, host=host)
+            self.is_delivered((await agent.send(LETTER, CONTENT)).outcomes[0])
+            await agent.close()
 
     def test_an_ipv6_address_is_connected_to_as_it_is(self) -> None:
         reactor = MemoryReactorClock()

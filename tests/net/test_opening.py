@@ -8,15 +8,18 @@ from collections.abc import Coroutine
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from pymail_tx.core.errors import NotOffered, ProtocolViolation, Refused, ReplyTimeout, SessionLost
+from pymail_tx.core.errors import BadArgument, NotOffered, ProtocolViolation, Refused, ReplyTimeout, SessionLost
+from pymail_tx.core.mechanisms import BearerToken, External, Identity
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import Reply
-from pymail_tx.core.sasl import Credentials
+from pymail_tx.core.sasl import Credentials, decode
 from pymail_tx.core.secret import Secret
 from pymail_tx.core.state import State
 from pymail_tx.net import opening
 from pymail_tx.net.tls import ClientTLS
+from tests.net.certificates import Authority
 from tests.net.scripted import ScriptedCase, ScriptedServer, ehlo_lines
+from tests.net.test_tls import Shaking
 
 _JOE = Credentials("joe", Secret("correct horse"))
 _VERIFIED = TLSFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", verified=True, problem="")
@@ -170,10 +173,21 @@ class Secure(OpeningCase):
 
 
 class Authenticate(OpeningCase):
-    def authenticates(self, *keywords: str, tls: TLSFacts | None) -> tuple[ScriptedServer, Deferred[None]]:
+    def setUp(self) -> None:
+        super().setUp()
+        creator = ClientTLS("mx.example", must_verify=False)
+        shaking = Shaking(creator, Authority().issue("mx.example").context())
+        shaking.run()
+        self.connection = shaking.client
+
+    def authenticates(
+        self, *keywords: str, tls: TLSFacts | None, identity: Identity = _JOE, minimum: str | None = None
+    ) -> tuple[ScriptedServer, Deferred[None]]:
         server = self.server(*keywords)
         server.client.tls = tls
-        return server, self.begins(opening.authenticate(server.client, _JOE))
+        server.wire.handle = self.connection
+        authenticating = opening.authenticate(server.client, identity, nonce="x" * 24, minimum=minimum)
+        return server, self.begins(authenticating)
 
     def test_a_verified_host_that_offers_plain_gets_it(self) -> None:
         server, authenticated = self.authenticates("AUTH LOGIN PLAIN", tls=_VERIFIED)
@@ -194,10 +208,74 @@ class Authenticate(OpeningCase):
             self.assertIn(words, str(self.fails_with(NotOffered, authenticated)))
 
     def test_a_server_that_does_not_offer_auth_or_not_plain_gets_no_credentials(self) -> None:
-        for keyword in ("PIPELINING", "AUTH", "AUTH CRAM-MD5", "AUTHPLAIN"):
+        for keyword, words in (
+            ("PIPELINING", "AUTH is not offered"),
+            ("AUTH", "AUTH is not offered"),
+            ("AUTH XOAUTH2 GSSAPI", "no AUTH mechanism is offered that will do, only GSSAPI, XOAUTH2"),
+            ("AUTHPLAIN", "AUTH is not offered"),
+        ):
             server, authenticated = self.authenticates(keyword, tls=_VERIFIED)
             server.expects()
-            self.assertFalse(self.fails_with(NotOffered, authenticated).final)
+            error = self.fails_with(NotOffered, authenticated)
+            self.assertEqual((str(error), error.enhanced, error.final), (words, "4.7.4", False))
+
+    def test_the_strongest_that_is_offered_is_chosen(self) -> None:
+        scram = ["SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+        offered = ["CRAM-MD5", "LOGIN", "PLAIN", *scram]
+        while offered:
+            server, authenticated = self.authenticates(f"AUTH {' '.join(offered)}", tls=_VERIFIED)
+            self.assertEqual(server.wrote().split()[1].decode(), offered.pop())
+            server.says("454 enough")
+            self.refused(authenticated)
+
+    def test_a_minimum_is_not_gone_below(self) -> None:
+        server, authenticated = self.authenticates("AUTH PLAIN LOGIN", tls=_VERIFIED, minimum="SCRAM-SHA-1")
+        server.expects()
+        self.assertIn("only LOGIN, PLAIN", str(self.fails_with(NotOffered, authenticated)))
+        server, authenticated = self.authenticates("AUTH SCRAM-SHA-256", tls=_VERIFIED, minimum="SCRAM-SHA-1")
+        self.assertIn(b"AUTH SCRAM-SHA-256 ", server.wrote())
+        server.says("454 enough")
+        self.refused(authenticated)
+
+    def test_a_minimum_that_is_no_mechanism_is_refused(self) -> None:
+        server, authenticated = self.authenticates("AUTH PLAIN", tls=_VERIFIED, minimum="SCRAM")
+        server.expects()
+        self.fails_with(BadArgument, authenticated)
+
+    def test_a_token_and_a_certificate_use_mechanisms_of_their_own(self) -> None:
+        every = "AUTH PLAIN SCRAM-SHA-256 XOAUTH2 OAUTHBEARER EXTERNAL"
+        bearer = BearerToken("joe", Secret("ya29.token"))
+        for identity, keyword, words in (
+            (bearer, every, b"AUTH XOAUTH2 "),
+            (bearer, "AUTH OAUTHBEARER", b"AUTH OAUTHBEARER "),
+            (External(), every, b"AUTH EXTERNAL ="),
+        ):
+            server, authenticated = self.authenticates(keyword, tls=_VERIFIED, identity=identity)
+            self.assertIn(words, server.wrote())
+            server.says("235 welcome")
+            self.assertIsNone(self.successResultOf(authenticated))
+
+    def test_oauthbearer_tells_host_and_port(self) -> None:
+        bearer = BearerToken("joe", Secret("ya29.token"))
+        server, authenticated = self.authenticates("AUTH OAUTHBEARER", tls=_VERIFIED, identity=bearer)
+        told = decode(server.wrote().split()[2].decode())
+        self.assertEqual(told, b"n,a=joe,\1host=mx.example\1port=25\1auth=Bearer ya29.token\1\1")
+        server.says("235 welcome")
+        self.assertIsNone(self.successResultOf(authenticated))
+
+    def test_scram_tells_that_the_channel_could_have_been_bound(self) -> None:
+        server, authenticated = self.authenticates("AUTH SCRAM-SHA-256", tls=_VERIFIED)
+        self.assertTrue(decode(server.wrote().split()[2].decode()).startswith(b"y,,n=joe,r="))
+        server.says("454 enough")
+        self.refused(authenticated)
+
+    def test_why_a_token_was_refused_is_told_besides_the_reply(self) -> None:
+        bearer = BearerToken("joe", Secret("ya29.token"))
+        server, authenticated = self.authenticates("AUTH XOAUTH2", tls=_VERIFIED, identity=bearer)
+        server.says("334 eyJzdGF0dXMiOiI0MDMifQ==")
+        server.says("535 5.7.8 no")
+        words = "AUTH refused: 535 5.7.8 no (the token was not taken: status 403)"
+        self.assertEqual(str(self.refused(authenticated)), words)
 
     def test_refused_credentials_are_worth_another_try_with_reason_4_7_8_and_the_reply_kept(self) -> None:
         for words in ("535 5.7.8 no", "535 no"):

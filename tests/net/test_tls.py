@@ -4,6 +4,7 @@ Certificates are verified for the host they are for; whatever cannot be verified
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from attrs import frozen
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,10 +30,11 @@ from pymail_tx.core.command import COMMANDS, Verb
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument, SessionLost, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
+from pymail_tx.core.scram import ChannelBinding
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
-from pymail_tx.net.tls import MAX_PEER_NAMES, ClientTLS
-from tests.net.certificates import Authority, Certificate, self_signed
+from pymail_tx.net.tls import MAX_PEER_NAMES, ClientCertificate, ClientTLS, channel_binding
+from tests.net.certificates import Authority, Certificate, self_signed, signed_with
 from tests.net.loopback import HOST, LoopbackTestCase, Script
 from tests.project import ROOT
 
@@ -134,6 +137,94 @@ class TLSTestCase(SynchronousTestCase):
         assert need_not.facts
         self.assertFalse(need_not.facts.verified)
         self.assertEqual(need_not.facts.problem, str(must.error))
+
+
+class Bindings(TLSTestCase):
+    """What only the two ends of one session know of it."""
+
+    def shaken(self, certificate: Certificate, version: int) -> Shaking:
+        context = certificate.context()
+        context.set_max_proto_version(version)
+        shaking = Shaking(self.creator(must_verify=False), context)
+        self.assertTrue(shaking.run().server_finished)
+        return shaking
+
+    def test_in_tls_1_3_it_is_what_both_ends_export(self) -> None:
+        shaking = self.shaken(self.authority.issue(HOST), SSL.TLS1_3_VERSION)
+        exported = shaking.server.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+        self.assertEqual(channel_binding(shaking.client), ChannelBinding("tls-exporter", exported))
+
+    def test_another_session_has_another(self) -> None:
+        certificate = self.authority.issue(HOST)
+        first, second = (channel_binding(self.shaken(certificate, SSL.TLS1_3_VERSION).client) for _ in range(2))
+        self.assertNotEqual(first, second)
+
+    def test_in_tls_1_2_it_is_the_hash_of_the_certificate(self) -> None:
+        for algorithm in (hashes.SHA256(), hashes.SHA384()):
+            certificate = signed_with(algorithm)
+            der = certificate.certificate.public_bytes(serialization.Encoding.DER)
+            binding = channel_binding(self.shaken(certificate, SSL.TLS1_2_VERSION).client)
+            digest = hashlib.new(algorithm.name, der).digest()
+            self.assertEqual(binding, ChannelBinding("tls-server-end-point", digest))
+
+    def test_a_signature_without_a_hash_of_its_own_has_none_in_tls_1_2(self) -> None:
+        self.assertIsNone(channel_binding(self.shaken(signed_with(None), SSL.TLS1_2_VERSION).client))
+
+
+class OurCertificate(TLSTestCase):
+    """Shown to who asks for it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ours = self.authority.issue(common_name="ann", purpose=ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def files(self, *pems: bytes) -> ClientCertificate:
+        paths = [os.path.abspath(self.mktemp()) for _ in pems]
+        for path, pem in zip(paths, pems, strict=True):
+            Path(path).write_bytes(pem)
+        return ClientCertificate(*paths)
+
+    def seen(self, certificate: ClientCertificate | None) -> str | None:
+        """Whom the server sees."""
+        context = self.authority.issue(HOST).context()
+        context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        creator = ClientTLS(HOST, must_verify=True, trust_root=self.trust_root, certificate=certificate)
+        shaking = Shaking(creator, context)
+        self.assertTrue(shaking.run().server_finished)
+        shown = shaking.server.get_peer_certificate()
+        return shown.get_subject().CN if shown else None
+
+    def refused(self, certificate: ClientCertificate) -> str:
+        with self.assertRaises(BadArgument) as caught:
+            ClientTLS(HOST, must_verify=True, certificate=certificate)
+        self.assertEqual(caught.exception.field, "client_certificate")
+        return str(caught.exception)
+
+    def test_it_is_shown(self) -> None:
+        self.assertEqual(self.seen(self.files(self.ours.pem, self.ours.key_pem)), "ann")
+
+    def test_without_one_the_server_sees_nobody(self) -> None:
+        self.assertIsNone(self.seen(None))
+
+    def test_one_that_was_renewed_is_read_again(self) -> None:
+        files = self.files(self.ours.pem, self.ours.key_pem)
+        self.seen(files)
+        renewed = self.authority.issue(common_name="ann the second", purpose=ExtendedKeyUsageOID.CLIENT_AUTH)
+        Path(files.certificate_path).write_bytes(renewed.pem)
+        Path(files.key_path).write_bytes(renewed.key_pem)
+        os.utime(files.key_path, ns=(0, 0))
+        self.assertEqual(self.seen(files), "ann the second")
+
+    def test_one_that_is_none_or_has_another_key_is_refused_at_once(self) -> None:
+        another = self.authority.issue(common_name="bob").key_pem
+        self.assertIn("No such file", self.refused(ClientCertificate("missing.pem", "missing.key")))
+        for pems in ((b"", self.ours.key_pem), (self.ours.pem, b""), (self.ours.pem, another)):
+            self.assertIn("are not a certificate and its key in PEM", self.refused(self.files(*pems)))
+
+    def test_nobody_is_asked_for_a_passphrase(self) -> None:
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+        locked = self.ours.key.private_bytes(*form, serialization.BestAvailableEncryption(b"secret"))
+        self.assertIn("without a passphrase", self.refused(self.files(self.ours.pem, locked)))
 
 
 class Names(TLSTestCase):

@@ -15,7 +15,7 @@ from pymail_tx.core.command import Verb
 from pymail_tx.core.errors import SessionLost
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import Reply
-from pymail_tx.core.sasl import Credentials, plain_secrets
+from pymail_tx.core.sasl import told_in
 from pymail_tx.core.secret import Secret
 from pymail_tx.net.transcript import Direction, Event, SessionTranscript, Transcript
 
@@ -144,10 +144,10 @@ class Secrets(TranscriptCase):
 
     @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=3, max_size=40))
     def test_no_password_gets_in(self, password: str) -> None:
-        transcript, credentials = Transcript(), Credentials("joe", Secret(password))
+        transcript = Transcript()
         response = base64.b64encode(f"\0joe\0{password}".encode())
         session = self.new_session(transcript)
-        session.confides(plain_secrets(credentials))
+        session.confides(told_in(b"\0joe\0" + password.encode(), [Secret(password)]))
         session.said(Verb.AUTH, b"AUTH PLAIN " + response + b"\r\n")
         session.said(Verb.AUTH, response + b"\r\n")
         session.heard(Verb.AUTH, _reply(334, response.decode()))

@@ -15,8 +15,9 @@ It listens at four ports, one for each way in:
   - C{port}: plain text, TLS not offered.
   - C{starttls_port}: STARTTLS offered, the certificate as below.
   - C{tls_port}: TLS from the first octet (RFC 8314).
-  - C{auth_port}: STARTTLS, then AUTH (PLAIN, LOGIN), asked of a Dovecot of its
-    own; without AUTH no recipient is taken.
+  - C{auth_port}: STARTTLS, then AUTH (PLAIN, LOGIN, or the mechanisms it is
+    started with), asked of a Dovecot of its own; without AUTH no recipient is
+    taken. Dovecot takes the password, and the tokens that L{Postfix.token} signs.
 
 The certificate is for C{localhost} and C{127.0.0.1}, of the authority whose
 certificate stands in the file C{ca_file}.
@@ -24,6 +25,8 @@ certificate stands in the file C{ca_file}.
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import pwd
@@ -31,6 +34,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -112,7 +116,7 @@ base_dir = {root}/dovecot/run
 log_path = {root}/dovecot/log
 protocols =
 ssl = no
-auth_mechanisms = plain login
+auth_mechanisms = {mechanisms}
 auth_failure_delay = 0
 service anvil {{
   unix_listener anvil-auth-penalty {{
@@ -123,6 +127,11 @@ passdb {{
   driver = passwd-file
   args = scheme=PLAIN {root}/dovecot/users
 }}
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {root}/dovecot/oauth2
+}}
 service auth {{
   unix_listener {root}/dovecot/auth {{
     mode = 0666
@@ -130,6 +139,21 @@ service auth {{
 }}
 """
 
+_OAUTH2_CONF = """\
+introspection_mode = local
+local_validation_key_dict = fs:posix:prefix={root}/dovecot/keys/
+"""
+"""Dovecot judges tokens by the key with which they are signed, without asking anybody."""
+
+_TOKEN_KEY = b"a key of the tests, as long as SHA-256 wants it"
+_TOKEN_KEY_DIRECTORIES = ("dovecot/keys", "dovecot/keys/default", "dovecot/keys/default/HS256")
+
+_FILES = {
+    "etc/main.cf": _MAIN_CF,
+    "etc/master.cf": _MASTER_CF,
+    "dovecot/conf": _DOVECOT_CONF,
+    "dovecot/oauth2": _OAUTH2_CONF,
+}
 
 _QUEUE = {
     **dict.fromkeys(("active", "bounce", "corrupt", "defer", "deferred", "flush"), ("postfix", 0o700)),
@@ -163,17 +187,19 @@ class Postfix:
     auth_port: int = Factory(peers.free_port)
     user: str = "ann"
     password: str = "correct horse"
+    mechanisms: str = "plain login"
     _processes: list[subprocess.Popen[bytes]] = field(factory=list)
 
     @classmethod
-    def start(cls, test: SynchronousTestCase) -> Postfix:
+    def start(cls, test: SynchronousTestCase, *, mechanisms: str = "plain login") -> Postfix:
         """
         Start one for this test.
 
+        @param mechanisms: of SASL, as Dovecot's C{auth_mechanisms} has them.
         @raise SkipTest: Postfix or Dovecot cannot be started here.
         """
         peers.require("postfix", "dovecot")
-        postfix = cls(root=Path(tempfile.mkdtemp(prefix="postfix-of-a-test-")))
+        postfix = cls(root=Path(tempfile.mkdtemp(prefix="postfix-of-a-test-")), mechanisms=mechanisms)
         test.addCleanup(postfix.stop)
         postfix._configure()
         postfix._run()
@@ -197,6 +223,13 @@ class Postfix:
         """What Postfix logged so far."""
         path = self.root / "log"
         return path.read_text() if path.exists() else ""
+
+    def token(self, *, valid_s: float = 3_600) -> str:
+        """A token for C{user} (RFC 7519), expired if C{valid_s} is negative."""
+        now = int(time.time())
+        claims = {"sub": self.user, "email": self.user, "iat": now - 7_200, "exp": now + int(valid_s)}
+        signed = ".".join(_part(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "HS256"}, claims))
+        return f"{signed}.{_part(hmac.digest(_TOKEN_KEY, signed.encode(), 'sha256'))}"
 
     def messages(self) -> list[bytes]:
         """The messages in the mailbox, oldest first, lines ending in LF as virtual(8) writes them."""
@@ -225,7 +258,7 @@ class Postfix:
 
     def _configure(self) -> None:
         self.root.chmod(0o755)  # Postfix's processes run as other users
-        for directory in ("etc", "queue", "dovecot", "dovecot/run"):
+        for directory in ("etc", "queue", "dovecot", "dovecot/run", *_TOKEN_KEY_DIRECTORIES):
             (self.root / directory).mkdir()
         _make_directory(self.root / "data", "postfix", 0o700)
         _make_directory(self.root / "mail", "nobody", 0o755)
@@ -237,10 +270,11 @@ class Postfix:
     def _write_configuration(self) -> None:
         nobody = pwd.getpwnam("nobody")
         facts = {name: getattr(self, name) for name in ("root", "port", "starttls_port", "tls_port", "auth_port")}
-        facts |= {"uid": nobody.pw_uid, "gid": nobody.pw_gid}
-        for path, text in (("etc/main.cf", _MAIN_CF), ("etc/master.cf", _MASTER_CF), ("dovecot/conf", _DOVECOT_CONF)):
+        facts |= {"uid": nobody.pw_uid, "gid": nobody.pw_gid, "mechanisms": self.mechanisms}
+        for path, text in _FILES.items():
             (self.root / path).write_text(text.format_map(facts))
             os.utime(self.root / path, (0, 0))  # Postfix waits 2 s before it believes a file as young as this
+        (self.root / _TOKEN_KEY_DIRECTORIES[-1] / "default").write_bytes(base64.b64encode(_TOKEN_KEY))
         users = self.root / "dovecot" / "users"
         users.write_text(f"{self.user}:{self.password}\n")
         users.chmod(0o644)
@@ -275,6 +309,10 @@ class Postfix:
             if process.poll() is not None:
                 raise AssertionError(f"{process.args!r} ended\n{(self.root / 'stderr').read_text()}{self.log}")
         return (self.root / "dovecot" / "auth").exists() and peers.is_listening(self.auth_port)
+
+
+def _part(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).decode().rstrip("=")
 
 
 def _make_directory(path: Path, owner: str, mode: int) -> None:

@@ -4,14 +4,19 @@ The asynchronous agent against a real Postfix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.outcome import Report
+from pymail_tx.core.mechanisms import BearerToken, Identity
+from pymail_tx.core.outcome import Outcome, Report
+from pymail_tx.core.sasl import Credentials
+from pymail_tx.core.secret import Secret
 from pymail_tx.net.agent import SMTPAgent
+from pymail_tx.net.login import TokenSource
 from tests.peers.postfix import Postfix
 
 CONTENT = b"Subject: Hello\r\n\r\n.It works.\r\n"
@@ -66,3 +71,57 @@ class AgentToPostfix(TestCase):
             return await agent.send(Envelope("ann@example.net", recipients), CONTENT)
         finally:
             await agent.close()
+
+
+class Mechanisms(TestCase):
+    """What Dovecot knows, one at a time."""
+
+    timeout = 60
+
+    async def test_passwords(self) -> None:
+        for mechanism in ("scram-sha-256", "scram-sha-1", "plain", "login", "cram-md5"):
+            await self.taken(mechanism, lambda postfix: Credentials(postfix.user, Secret(postfix.password)))
+            await self.refused(mechanism, lambda postfix: Credentials(postfix.user, Secret("wrong")))
+
+    async def test_of_all_of_them_the_strongest(self) -> None:
+        log = await self.taken(
+            "plain login cram-md5 scram-sha-1 scram-sha-256",
+            lambda postfix: Credentials(postfix.user, Secret(postfix.password)),
+        )
+        self.assertIn("sasl_method=SCRAM-SHA-256,", log)
+
+    async def test_tokens(self) -> None:
+        for mechanism in ("xoauth2", "oauthbearer"):
+            await self.taken(mechanism, lambda postfix: BearerToken(postfix.user, Secret(postfix.token())))
+            await self.refused(mechanism, lambda postfix: BearerToken(postfix.user, Secret("wrong")))
+
+    async def test_an_expired_token_is_replaced(self) -> None:
+        def source(postfix: Postfix) -> TokenSource:
+            tokens = iter([postfix.token(valid_s=-60), postfix.token()])
+            return TokenSource(postfix.user, lambda: next(tokens))
+
+        for mechanism in ("xoauth2", "oauthbearer"):
+            await self.taken(mechanism, source)
+
+    async def taken(self, mechanisms: str, credentials: Callable[[Postfix], Identity | TokenSource]) -> str:
+        """A message is; what Postfix logged."""
+        postfix, outcome = await self.sent(mechanisms, credentials)
+        self.assertEqual(outcome.status.value, "delivered", outcome)
+        self.assertIn(f"sasl_username={postfix.user}", postfix.log)
+        if " " not in mechanisms:
+            self.assertIn(f"sasl_method={mechanisms.upper()},", postfix.log)
+        return postfix.log
+
+    async def refused(self, mechanism: str, credentials: Callable[[Postfix], Identity]) -> None:
+        _, outcome = await self.sent(mechanism, credentials)
+        self.assertEqual((outcome.status.value, outcome.reason[:10]), ("deferred", "4.7.8 AUTH"), outcome)
+
+    async def sent(
+        self, mechanisms: str, credentials: Callable[[Postfix], Identity | TokenSource]
+    ) -> tuple[Postfix, Outcome]:
+        postfix = Postfix.start(self, mechanisms=mechanisms)
+        server = f"smtp://localhost:{postfix.auth_port}"
+        agent = SMTPAgent(reactor, server, trust_root=str(postfix.ca_file), credentials=credentials(postfix))
+        (outcome,) = (await agent.send(Envelope("ann@example.net", ["bob@example.org"]), CONTENT)).outcomes
+        await agent.close()
+        return postfix, outcome

@@ -171,5 +171,5 @@ class Weight(SynchronousTestCase):
 
     def test_the_blocking_session_loads_neither_reactor_nor_openssl(self) -> None:
         loaded = _loaded_by("import pymail_tx.client")
-        heavy = {"twisted.internet.reactor", "OpenSSL", "cryptography", "service_identity", "sqlite3"}
+        heavy = {"twisted.internet.reactor", "OpenSSL", "cryptography", "service_identity", "sqlite3", "hmac"}
         self.assertEqual(loaded & heavy, set())
