@@ -18,6 +18,8 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from email.message import EmailMessage
+from typing import BinaryIO
 
 from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -30,15 +32,18 @@ from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument, OutOfOrder, SessionError
 from pymail_tx.core.mechanisms import External, Identity
+from pymail_tx.core.message import message_octets
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
 from pymail_tx.core.routes import Target
 from pymail_tx.net.connector import Connector, leave
+from pymail_tx.net.file_content import look_through
 from pymail_tx.net.login import Login, TokenSource
 from pymail_tx.net.pipeline import Pipeline
 from pymail_tx.net.protocol import SMTPClient
 from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
+from pymail_tx.net.transcript import Transcript
 
 _log = Logger()
 
@@ -85,6 +90,7 @@ class SMTPAgent:
         client_certificate: ClientCertificate | None = None,
         source_address: str | None = None,
         nonce: Callable[[], str] = secrets.token_urlsafe,
+        transcript: Transcript | None = None,
         max_connections: int = MAX_CONNECTIONS,
         max_messages_per_connection: int = MAX_MESSAGES_PER_CONNECTION,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
@@ -92,8 +98,8 @@ class SMTPAgent:
     ) -> None:
         """
         @param reactor: makes connections and keeps the time.
-        @param server: C{smtp://[user:password@]host[:port][?tls=…]} or
-            C{smtps://…}.
+        @param server: C{smtp://[user:password@]host[:port][?tls=…]},
+            C{smtps://…}, C{lmtp://host:port} or C{lmtp+unix:///path}.
         @param hostname: our name, for EHLO.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store.
@@ -109,6 +115,7 @@ class SMTPAgent:
             addresses of the other family are out of reach then.
         @param nonce: makes SCRAM's nonces: random, at least 16 printable ASCII
             characters without a comma.
+        @param transcript: keeps what is said in each session.
         @param max_connections: this and what follows: see L{Limits}.
         @raise BadArgument: an argument is not what it should be, or
             C{trust_root} cannot be read.
@@ -123,7 +130,7 @@ class SMTPAgent:
         login = Login(reactor, given, nonce=nonce, minimum=minimum_mechanism) if given else None
         self._connector = Connector(
             reactor, target, hostname=hostname, trust_root=trust_root, login=login, certificate=client_certificate,
-            source_address=source_address,
+            source_address=source_address, transcript=transcript,
         )  # fmt: skip
         limits = Limits(
             max_connections=max_connections,
@@ -133,26 +140,65 @@ class SMTPAgent:
         )
         self._pool: Pool[_Connection, Sending] = Pool(limits)
         self._unfinished: set[Sending] = set()
+        self._looking: set[Deferred[Content]] = set()
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
-        self._ehlo = f"EHLO {ascii_domain('hostname', hostname)}\r\n".encode("ascii")
+        hello = "LHLO" if self._connector.lmtp else "EHLO"
+        self._ehlo = f"{hello} {ascii_domain('hostname', hostname)}\r\n".encode("ascii")
         self._chunking = True
         self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._counts: Counter[Status | str] = Counter()
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(
+        self,
+        envelope: Envelope,
+        content: bytes | EmailMessage | BinaryIO,
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> Deferred[Report]:
         """
         Send a message.
 
-        @param content: header and body.
+        @param content: header and body, as octets; as an C{EmailMessage}, whose
+            Bcc is left out; or as a binary, seekable file, which is streamed
+            from where it stands, and must stay open and as it is until then.
+        @param progress: called with the octets of the content sent so far, the
+            last time with all of them; for each transaction anew.
         @return: fires with the outcome for each recipient, whatever a server
-            or the network does. Fails with L{OutOfOrder} after L{close}.
-            Cancelled, it fails with CancelledError; what was not sent yet is
-            not sent, and other messages are not harmed.
+            or the network does. Fails with L{OutOfOrder} after L{close}, and
+            with L{BadArgument} if C{content} cannot be sent. Cancelled, it
+            fails with CancelledError; what was not sent yet is not sent, and
+            other messages are not harmed.
         """
         if self._closed:
             return fail(OutOfOrder("the agent is closed"))
+        if isinstance(content, bytes):
+            return self._send(envelope, Content.of(content), progress)
+        if isinstance(content, EmailMessage):
+            try:
+                octets = message_octets(content, smtputf8=envelope.needs_smtputf8)
+            except BadArgument:
+                return fail()
+            return self._send(envelope, Content.of(octets), progress)
+        return self._send_file(envelope, content, progress)
+
+    def _send_file(
+        self, envelope: Envelope, file: BinaryIO, progress: Callable[[int], object] | None
+    ) -> Deferred[Report]:
+        looking = Deferred.fromCoroutine(look_through(self._reactor, file))
+        self._looking.add(looking)
+
+        def looked(content: Content | Failure) -> Deferred[Report] | Failure:
+            self._looking.discard(looking)
+            if isinstance(content, Content):
+                return self._send(envelope, content, progress)
+            self._maybe_closed()
+            return content
+
+        return looking.addBoth(looked)
+
+    def _send(self, envelope: Envelope, content: Content, progress: Callable[[int], object] | None) -> Deferred[Report]:
         sent: Deferred[Report] = Deferred(lambda _: self._cancel(sending))
 
         def done(report: Report) -> None:
@@ -161,7 +207,7 @@ class SMTPAgent:
             self._finished(sending)
             sent.callback(report)
 
-        sending = Sending(envelope, Content.of(content), done)
+        sending = Sending(envelope, content, done, progress)
         self._unfinished.add(sending)
         if self._pool.submit(sending):
             self._act()
@@ -267,7 +313,8 @@ class SMTPAgent:
         self._maybe_closed()
 
     def _maybe_closed(self) -> None:
-        closing = self._closed and not self._closed.called and not self._unfinished
+        under_way = self._unfinished or self._looking
+        closing = self._closed and not self._closed.called and not under_way
         if not closing:
             return
         for opening in list(self._openings):

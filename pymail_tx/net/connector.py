@@ -22,9 +22,10 @@ from attrs import evolve
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
@@ -37,14 +38,19 @@ from pymail_tx.net import eyeballs, opening
 from pymail_tx.net.login import Login
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
 from pymail_tx.net.tls import ClientCertificate, ClientTLS
+from pymail_tx.net.transcript import Transcript
 
 CONNECT_TIMEOUT_S = 30
 """For the look-up of the name and all its addresses."""
 
 
+_SERVERS = frozenset({Scheme.SMTP, Scheme.SMTPS, Scheme.LMTP, Scheme.LMTP_UNIX})
+
+
 class Connector:
     """
     @ivar peer: the server, before any session with it.
+    @ivar lmtp: it speaks LMTP (RFC 2033).
     """
 
     def __init__(  # noqa: PLR0913  # all that a connection depends on
@@ -57,6 +63,7 @@ class Connector:
         login: Login | None = None,
         certificate: ClientCertificate | None = None,
         source_address: str | None = None,
+        transcript: Transcript | None = None,
     ) -> None:
         """
         @param target: its credentials are not looked at.
@@ -64,14 +71,16 @@ class Connector:
         @param login: authenticates; without it nobody does.
         @param certificate: ours, for a server that asks for one.
         @param source_address: of ours, to connect from.
+        @param transcript: keeps what is said in each session.
         @raise BadArgument: the target is not one to connect to, C{trust_root} or
             C{certificate} cannot be read, or C{source_address} is none.
         """
-        if target.scheme not in (Scheme.SMTP, Scheme.SMTPS) or target.tls is TLSPolicy.DANE:
+        if target.scheme not in _SERVERS or target.tls is TLSPolicy.DANE:
             raise BadArgument("server", f"{target} is not built yet; use smtp://host:port or smtps://host:port")
         if source_address is not None and not (isIPAddress(source_address) or isIPv6Address(source_address)):
             raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
-        self.peer = Peer(host=target.host, port=target.port)
+        self.peer = Peer(host=target.host or target.path, port=target.port or None)
+        self.lmtp = target.scheme in (Scheme.LMTP, Scheme.LMTP_UNIX)
         self._reactor = reactor
         self._target = evolve(target, tls=TLSPolicy.VERIFIED) if login else target
         self._login = login
@@ -79,6 +88,7 @@ class Connector:
         self._trust_root = trust_root
         self._certificate = certificate
         self._source_address = source_address
+        self._transcript = transcript
         if self._target.tls is not TLSPolicy.NONE:
             self._creator()  # what is wrong with a file is wrong now, and not with a message later
 
@@ -92,7 +102,7 @@ class Connector:
         @raise SessionError: none came about; its C{peer} says with whom.
         """
         identity = await self._login.identity() if self._login else None
-        starttls = self._target.scheme is Scheme.SMTP and self._target.tls is not TLSPolicy.NONE
+        starttls = self._target.scheme is not Scheme.SMTPS and self._target.tls is not TLSPolicy.NONE
         try:
             return await self._open(connected, identity, starttls=starttls, helo=helo)
         except SessionError as error:
@@ -118,7 +128,7 @@ class Connector:
 
     async def _negotiate(self, client: SMTPClient, identity: Identity | None, *, starttls: bool, helo: bool) -> None:
         opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)
-        await opening.greet(client, self._hostname, helo=helo and opportunistic)
+        await opening.greet(client, self._hostname, helo=helo and opportunistic and not self.lmtp)
         if starttls and not (opportunistic and "STARTTLS" not in client.extensions):
             await self._secure(client)
         if self._login and identity:
@@ -134,11 +144,11 @@ class Connector:
 
     async def _connect(self) -> SMTPClient:
         implicit_tls = self._creator if self._target.scheme is Scheme.SMTPS else None
-        factory = SMTPClientFactory(self._reactor, host=self._target.host, implicit_tls=implicit_tls)
-        host, port = self._target.host, self._target.port
-        connecting = eyeballs.connect(self._reactor, host, port, factory, source=self._source_address)
+        factory = SMTPClientFactory(
+            self._reactor, host=self.peer.host, implicit_tls=implicit_tls, lmtp=self.lmtp, transcript=self._transcript
+        )
         try:
-            client = await Deferred.fromCoroutine(connecting).addTimeout(CONNECT_TIMEOUT_S, self._reactor)
+            client = await self._connecting(factory).addTimeout(CONNECT_TIMEOUT_S, self._reactor)
         except (DeferredTimeout, ConnectTimeout):
             raise self._no_connection(f"no answer within {CONNECT_TIMEOUT_S} s") from None
         except (ConnectError, OSError, ValueError) as problem:
@@ -146,8 +156,18 @@ class Connector:
         assert isinstance(client, SMTPClient)
         return client
 
+    def _connecting(self, factory: SMTPClientFactory) -> Deferred[IProtocol]:
+        target = self._target
+        if target.scheme is Scheme.LMTP_UNIX:
+            connecting: Deferred[IProtocol] = UNIXClientEndpoint(self._reactor, target.path).connect(factory)
+            return connecting
+        return Deferred.fromCoroutine(
+            eyeballs.connect(self._reactor, target.host, target.port, factory, source=self._source_address)
+        )
+
     def _no_connection(self, problem: str) -> NoConnection:
-        return NoConnection(f"no connection to {self._target.host} port {self._target.port}: {problem}")
+        port = f" port {self.peer.port}" if self.peer.port else ""
+        return NoConnection(f"no connection to {self.peer.host}{port}: {problem}")
 
     def _creator(self) -> ClientTLS:
         must_verify = self._target.tls is TLSPolicy.VERIFIED

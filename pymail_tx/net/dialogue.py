@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from pymail_tx.net.tls import ClientTLS
+    from pymail_tx.net.transcript import SessionTranscript
 
 _SECURED = Reply(220, ("TLS",))
 """What stands for the reply to STARTTLS when the handshake is done."""
@@ -119,6 +121,7 @@ class Dialogue(LineReceiver):
         self.greeting_reply: Reply | None = None
         self.content_refusal: Reply | None = None
         self.on_end: Callable[[SessionError], object] | None = None
+        self._transcript: SessionTranscript | None = None
         self._timeouts_s = {verb: row.timeout_s for verb, row in COMMANDS.items()} | dict(timeouts_s or {})
         self._deadline = Deadline(clock, self._deadline_passed)
         self._due_verb = Verb.GREETING
@@ -190,13 +193,19 @@ class Dialogue(LineReceiver):
         """
         if self.state is not State.CONTENT:
             raise OutOfOrder(f"content cannot be sent while {self.state.value}")
+        self._note_content(octets)
         self.transport.write(octets)
         self._wait_for(Verb.CONTENT)
 
     def send_of_chunk(self, octets: bytes) -> None:
         """Send octets that the last BDAT announced; the deadline for a block begins anew."""
+        self._note_content(octets)
         self.transport.write(octets)
         self._wait_for(Verb.CONTENT)
+
+    def _note_content(self, octets: bytes) -> None:
+        if self._transcript:
+            self._transcript.content(len(octets))
 
     def end_of_chunk(self) -> None:
         """All octets that the last BDAT announced are sent."""
@@ -220,6 +229,7 @@ class Dialogue(LineReceiver):
         self._waiting.extend(deliveries)
         self._waiting.append(self._end_of_data)
         self._hoped = State.READY
+        self._note_content(last)
         self._transmit(last + END_OF_DATA)
         self._wait_for(Verb.END_OF_DATA)
 
@@ -256,12 +266,9 @@ class Dialogue(LineReceiver):
 
     def _write(self) -> None:
         """Send what may be sent; what no longer fits is answered so."""
-        if not self._unsent:
-            return
-        lines, stale = [], []
-        while self._unsent:
-            if not (self._pipelining and self._waiting[-1].verb in PIPELINED if self._waiting else self._may_begin()):
-                break
+        lines: list[bytes] = []
+        stale: list[Exchange] = []
+        while self._unsent and self._may_write():
             exchange = self._unsent.popleft()
             if not self._waiting and hoped_after(self.state, exchange.verb) is None:
                 stale.append(exchange)
@@ -269,14 +276,29 @@ class Dialogue(LineReceiver):
                 lines.append(exchange.line)
                 self._waiting.append(exchange)
         if lines:
-            self._transmit(b"".join(lines))
-            if not self._deadline.running:
-                self._wait_for(self._waiting[0].verb)
+            self._write_lines(lines)
         for exchange in stale:
             exchange.answer(OutOfOrder(f"{exchange.verb.value} was not sent: {self.state.value}"))
 
-    def _may_begin(self) -> bool:
+    def _may_write(self) -> bool:
+        if self._waiting:
+            return self._pipelining and self._waiting[-1].verb in PIPELINED
         return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
+
+    def _write_lines(self, lines: list[bytes]) -> None:
+        if self._transcript:
+            self._note_said(len(lines))
+        self._transmit(b"".join(lines))
+        if not self._deadline.running:
+            self._wait_for(self._waiting[0].verb)
+
+    def _note_said(self, count: int) -> None:
+        """The last so many commands are being sent. Behind BDAT's line stands content."""
+        assert self._transcript
+        for exchange in islice(self._waiting, len(self._waiting) - count, None):
+            line, _, content = exchange.line.partition(b"\r\n")
+            self._transcript.said(exchange.verb, line)
+            self._transcript.content(len(content))
 
     def hopes(self) -> State:
         """The state that the session will be in if every command on its way is accepted."""
@@ -309,6 +331,9 @@ class Dialogue(LineReceiver):
             self._at_once = writer(self.transport)
         else:
             self._at_once = self.transport.write
+        if self._transcript:
+            address = self.transport.getPeer()
+            self._transcript.connected(str(getattr(address, "host", address)), int(getattr(address, "port", 0)))
         self._waiting.append(self._greeting)
         if self.state is State.HANDSHAKE:
             self._start_tls()
@@ -372,6 +397,8 @@ class Dialogue(LineReceiver):
             self._unasked(reply)
             return
         exchange = self._waiting[0]
+        if self._transcript:
+            self._transcript.heard(exchange.verb, reply)
         verb, before = exchange.verb, self.state
         self.state = after_severity(before, verb, reply.severity) or after_reply(before, verb, reply)
         self._waiting.popleft()
@@ -387,6 +414,8 @@ class Dialogue(LineReceiver):
             self._end(SessionLost(f"the server closed the session: {reply}", reply))
 
     def _unasked(self, reply: Reply) -> None:
+        if self._transcript:
+            self._transcript.heard(Verb.OTHER, reply)
         if reply.severity in (4, 5) and self.state is State.CONTENT and self._end_of_data:
             # Refused while the content still flows: the dot must never be sent.
             self.content_refusal = reply
@@ -432,6 +461,8 @@ class Dialogue(LineReceiver):
         self._end_of_data, self.in_doubt = None, False
 
     def _say_good_bye(self, reply: Reply) -> None:
+        if self._transcript:
+            self._transcript.ended(None)
         self.transport.loseConnection()  # a peer that never finishes its TLS closure is cut off when QUIT's time is up
 
     # TLS
@@ -448,6 +479,8 @@ class Dialogue(LineReceiver):
         if self.state is State.CLOSED or self._creator is None:
             return
         self.tls = self._creator.facts(self.transport.getHandle())
+        if self._transcript:
+            self._transcript.secured(self.tls)
         self._know(Extensions())
         self.state = after(self.state, Verb.HANDSHAKE, command.Answer.DONE)
         self._hoped = None
@@ -493,6 +526,8 @@ class Dialogue(LineReceiver):
         is_news = self.state is not State.CLOSED
         if is_news:
             self.state, self.ended_by = State.CLOSED, error
+            if self._transcript:
+                self._transcript.ended(error)
         if not self._connection_lost:
             self.transport.abortConnection()
         self._deadline.drop()

@@ -23,7 +23,7 @@ _KNOWS_NO_EHLO = frozenset({500, 502, 504})
 
 async def greet(client: SMTPClient, name: str, *, helo: bool) -> None:
     """
-    Take the greeting and say EHLO.
+    Take the greeting and say EHLO, or LMTP's LHLO.
 
     @param helo: whether HELO will do for a server that knows no EHLO: not
         where TLS, AUTH or SMTPUTF8 is needed.
@@ -96,7 +96,7 @@ def _lacking(offered: frozenset[str]) -> str:
 
 
 async def _hello(client: SMTPClient, name: str, *, helo: bool) -> None:
-    reply = await client.ehlo(name)
+    reply = await (client.lhlo(name) if client.lmtp else client.ehlo(name))
     if helo and reply.code in _KNOWS_NO_EHLO:
         reply = await client.helo(name)
     _accepted("EHLO", reply)

@@ -46,6 +46,7 @@ from pymail_tx.net.dialogue import Dialogue, Exchange
 if TYPE_CHECKING:
     from pymail_tx.core.mechanisms import Circumstances, Identity
     from pymail_tx.net.tls import ClientTLS
+    from pymail_tx.net.transcript import Transcript
 
 Run = Callable[[Computation], Deferred[bytes]]
 """Runs a computation, in a thread or not, and fires with its result."""
@@ -70,13 +71,14 @@ class SMTPClient(Dialogue):
         QUIT that was answered.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has a default
         self,
         clock: IReactorTime,
         *,
         host: str | None = None,
         implicit_tls: ClientTLS | None = None,
         lmtp: bool = False,
+        transcript: Transcript | None = None,
         timeouts_s: Mapping[Verb, float] | None = None,
     ) -> None:
         """
@@ -86,10 +88,12 @@ class SMTPClient(Dialogue):
         @param implicit_tls: begin with a TLS handshake, before the greeting
             (RFC 8314 §3).
         @param lmtp: the server speaks LMTP (RFC 2033): greet it with L{lhlo}.
+        @param transcript: keeps what is said.
         @param timeouts_s: other deadlines than those of the command table, in
             seconds.
         """
         super().__init__(clock, implicit_tls=implicit_tls, timeouts_s=timeouts_s)
+        self._transcript = transcript.session(clock.seconds) if transcript else None
         self.lmtp = lmtp
         self._host = host
         self.refusal: Refusal | None = None
@@ -328,6 +332,8 @@ class SMTPClient(Dialogue):
 
     def _confide(self, authentication: Authentication, line: bytes) -> Deferred[Reply]:
         self._secrets = tuple(dict.fromkeys((*self._secrets, *authentication.secrets)))
+        if self._transcript:
+            self._transcript.confides(authentication.secrets)
         return self._say(Verb.AUTH, line)
 
     async def _result(self, computing: Deferred[bytes]) -> bytes:
@@ -354,13 +360,14 @@ class SMTPClientFactory(ClientFactory):
 
     noisy = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has a default
         self,
         clock: IReactorTime,
         *,
         host: str | None = None,
         implicit_tls: Callable[[], ClientTLS] | None = None,
         lmtp: bool = False,
+        transcript: Transcript | None = None,
         timeouts_s: Mapping[Verb, float] | None = None,
     ) -> None:
         """
@@ -372,6 +379,7 @@ class SMTPClientFactory(ClientFactory):
         self._host = host
         self._implicit_tls = implicit_tls
         self._lmtp = lmtp
+        self._transcript = transcript
         self._timeouts_s = timeouts_s
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPClient:
@@ -381,6 +389,7 @@ class SMTPClientFactory(ClientFactory):
             host=self._host,
             implicit_tls=self._implicit_tls() if self._implicit_tls else None,
             lmtp=self._lmtp,
+            transcript=self._transcript,
             timeouts_s=self._timeouts_s,
         )
         client.factory = self

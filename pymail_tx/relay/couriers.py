@@ -153,6 +153,8 @@ def _reject(target: Target, surroundings: Surroundings) -> Courier:
 _MAKERS: Mapping[Scheme, Callable[[Target, Surroundings], Courier]] = {
     Scheme.SMTP: _smtp,
     Scheme.SMTPS: _smtp,
+    Scheme.LMTP: _smtp,
+    Scheme.LMTP_UNIX: _smtp,
     Scheme.MAILDIR: _maildir,
     Scheme.DISCARD: _discard,
     Scheme.REJECT: _reject,

@@ -263,7 +263,6 @@ class Mistakes(SynchronousTestCase):
                 ("--spool",): "--spool",
                 ("--route", "example.org"): "'example.org' is no PATTERN=TARGET",
                 ("--route", "*=mx:"): "mx: is not built yet",
-                ("--route", "*=lmtp://h:24"): "is not built yet",
                 ("--route", "*=smtp://h?tls=dane"): "is not built yet",
                 ("--route", "/(/=discard:"): "'/(/' is no regular expression",
                 ("--route", "*=smtp://joe:Zq7@h?tls=none"): "verified certificate only",
