@@ -279,7 +279,7 @@ class Pool(Generic[C, M]):
 
     def _look_again_s(self, now_s: float) -> float | None:
         times_s = [self._time_left_s(use, now_s) for use in self._idle.values()]
-        if self._waiting and self.limits.rate:
+        if self._waiting and self._pause_s(now_s) > 0:
             times_s.append(self._pause_s(now_s))
         soonest_s = min(times_s, default=float("inf"))
-        return None if soonest_s == float("inf") else max(0.0, soonest_s)
+        return None if soonest_s == float("inf") else soonest_s

@@ -36,7 +36,7 @@ from pymail_tx.core.message import message_octets
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
 from pymail_tx.core.routes import Target
-from pymail_tx.net.connector import Connector, leave
+from pymail_tx.net.connector import Connector, has_unread, leave
 from pymail_tx.net.file_content import look_through
 from pymail_tx.net.login import Login, TokenSource
 from pymail_tx.net.pipeline import Pipeline
@@ -251,8 +251,14 @@ class SMTPAgent:
         for _ in range(decisions.open):
             self._open()
         self._look_again_in(decisions.look_again_s)
+        stale = [pair for pair in decisions.use if pair[0].is_stale()]
+        for _, sending in reversed(stale):
+            self._pool.resubmit(sending)
+        for connection, _ in stale:
+            connection.client.abort("something came on an idle connection")
         for connection, sending in decisions.use:
-            connection.pipeline.start(sending)
+            if (connection, sending) not in stale:
+                connection.start(sending)
         self._maybe_closed()
 
     def _look_again_in(self, seconds: float | None) -> None:
@@ -336,6 +342,20 @@ class _Connection:
         self.client = client
         self.pipeline = Pipeline(client, owner=self, ehlo=agent._ehlo, chunking=agent._chunking)
         self._agent = agent
+        self._is_fresh = True
+
+    def is_stale(self) -> bool:
+        """
+        Whether the server has said or done something since the last message. A
+        fresh connection never is: a server that spoils each at once would be
+        connected to for ever.
+        """
+        return not self._is_fresh and has_unread(self.client)
+
+    def start(self, sending: Sending) -> None:
+        """Send a message. None may be under way."""
+        self._is_fresh = False
+        self.pipeline.start(sending)
 
     def take(self) -> Sending | None:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""

@@ -16,6 +16,7 @@ With credentials (L{pymail_tx.net.login}) it is always C{verified}.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 
 from attrs import evolve
@@ -25,7 +26,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
@@ -174,6 +175,18 @@ class Connector:
         return ClientTLS(
             self._target.host, must_verify=must_verify, trust_root=self._trust_root, certificate=self._certificate
         )
+
+
+def has_unread(client: SMTPClient) -> bool:
+    """
+    Whether octets or the end of the connection have come that nobody has read
+    yet. On an idle connection either means that it is not to be used.
+    """
+    if not IReadDescriptor.providedBy(client.transport):
+        return False
+    poll = select.poll()
+    poll.register(client.transport.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def leave(client: SMTPClient) -> None:

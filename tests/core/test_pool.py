@@ -310,6 +310,15 @@ class Rate(PoolCase):
         self.now_s += 1
         self.assertEqual(self.decides().open, 1)
 
+    def test_it_is_nothing_to_wait_for_while_a_message_waits_for_something_else(self) -> None:
+        self.has(Limits(rate=2, max_connections=1))
+        self.submits(1, 2)
+        self.assertEqual(self.decides(), Decisions(open=1))
+        self.opens("a")
+        self.assertEqual(self.decides().look_again_s, 0.5)
+        self.now_s += 0.5
+        self.assertIsNone(self.decides().look_again_s)
+
     def test_time_without_messages_is_not_made_up_for(self) -> None:
         self.idles("a", "b")
         self.pool.limits = Limits(rate=1)
@@ -428,6 +437,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.served: dict[int, int] = {}
         self.leaving: set[int] = set()
         self.opening = 0
+        self.look_again_s: float | None = None
         self.starts_s: list[float] = []
 
     # What happens
@@ -547,6 +557,10 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def none_gets_more_messages_than_allowed(self) -> None:
         assert all(served <= self.limits.max_messages_per_connection for served in self.served.values())
+
+    @invariant()
+    def it_is_never_asked_again_at_once(self) -> None:
+        assert self.look_again_s is None or self.look_again_s > 0
 
     @invariant()
     def messages_keep_to_the_rate(self) -> None:

@@ -28,6 +28,7 @@ class Line:
     @ivar fault: what happens to the receiver's replies on their way.
     @ivar packet_octets: in how small pieces they arrive; C{None}: one by one,
         and whatever the client writes in between is heard before the next.
+    @ivar replies: how many arrive for now, the opening's included; C{None}: all.
     @ivar is_lost: it exists no more.
     """
 
@@ -35,6 +36,7 @@ class Line:
     session: ModelSession
     fault: Fault | None = None
     packet_octets: int | None = None
+    replies: int | None = None
     wire: Wire = field(factory=Wire)
     is_lost: bool = False
     _read: int = 0
@@ -61,7 +63,7 @@ class Line:
     def says(self, octets: bytes) -> None:
         """Octets that no command asked for arrive."""
         self.client.dataReceived(octets)
-        self._maybe_lost(b"")
+        self._maybe_lost(octets)
 
     def breaks(self) -> None:
         """The network fails."""
@@ -69,7 +71,7 @@ class Line:
 
     def _next_packet(self) -> bytes:
         said = self.session.said
-        replies = self.fault.spoil(said) if self.fault else [one.octets for one in said]
+        replies = (self.fault.spoil(said) if self.fault else [one.octets for one in said])[: self.replies]
         left = b"".join(replies)[self._given :]
         if self.packet_octets is not None:
             return left[: self.packet_octets]
@@ -86,7 +88,7 @@ class Line:
             return False
         if self.wire.disconnected:
             return self._lost(ConnectionAborted())
-        if self.wire.disconnecting or (self.session.hung_up and not packet):
+        if self.wire.disconnecting or (self.session.hung_up and not packet and self.replies is None):
             return self._lost(ConnectionDone())
         return False
 
@@ -103,17 +105,21 @@ class Network:
     @ivar receiver: where every connection leads to.
     @ivar fault: what happens to the replies of the first connection.
     @ivar packet_octets: see L{Line}.
+    @ivar replies: see L{Line}.
     @ivar answers: whether the receiver's host answers; C{False}: it refuses
         connections, C{None}: it is silent.
     @ivar lines: the connections there were.
+    @ivar most_open: how many there were at a time.
     """
 
     receiver: ModelReceiver = field(factory=ModelReceiver)
     fault: Fault | None = None
     packet_octets: int | None = None
+    replies: int | None = None
     answers: bool | None = True
     reactor: MemoryReactorClock = field(factory=MemoryReactorClock)
     lines: list[Line] = field(factory=list)
+    most_open: int = 0
     _asked: int = 0
 
     def run(self) -> None:
@@ -131,6 +137,13 @@ class Network:
         for line in self.lines:
             moved |= line.turn()
         return moved
+
+    def all_replies_arrive(self) -> None:
+        """On every connection, from now on."""
+        self.replies = None
+        for line in self.lines:
+            line.replies = None
+        self.run()
 
     def passes(self, seconds: float) -> None:
         """Time passes."""
@@ -164,6 +177,7 @@ class Network:
         client = factory.buildProtocol(IPv4Address("TCP", "192.0.2.25", 25))
         assert client
         fault = self.fault if not self.lines else None
-        line = Line(client, self.receiver.session(), fault, self.packet_octets)
+        line = Line(client, self.receiver.session(), fault, self.packet_octets, self.replies)
         self.lines.append(line)
+        self.most_open = max(self.most_open, len(self.open_lines))
         client.makeConnection(line.wire)
