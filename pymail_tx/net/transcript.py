@@ -149,8 +149,12 @@ class SessionTranscript:
     _content_octets: int = field(default=0, init=False)
 
     def connected(self, host: str, port: int) -> None:
-        """There is a connection."""
-        self._note(f"connected to {host} port {port}")
+        """
+        There is a connection.
+
+        @param port: 0 for a Unix socket, whose path is the host.
+        """
+        self._note(f"connected to {host} port {port}" if port else f"connected to {host}")
 
     def confides(self, secrets: Sequence[Secret]) -> None:
         """From now on nothing is shown that gives one of these away."""

@@ -102,6 +102,10 @@ class Talking(TranscriptCase):
         self.session.secured(TLSFacts(version="TLSv1.2", cipher="X", verified=False, problem="it has expired"))
         self.shows("*: TLSv1.2 with X; the certificate did not verify: it has expired")
 
+    def test_a_unix_socket_has_no_port(self) -> None:
+        self.session.connected("/run/lmtp", 0)
+        self.shows("*: connected to /run/lmtp")
+
     def test_content_that_was_cut_short_is_counted_before_the_end_is_told(self) -> None:
         self.session.content(17)
         self.session.ended(SessionLost("connection lost"))
