@@ -118,9 +118,6 @@ class Transcript:
     def __iter__(self) -> Iterator[Event]:
         return iter(tuple(self._events))
 
-    def __len__(self) -> int:
-        return len(self._events)
-
     def __str__(self) -> str:
         several = self._sessions > 1
         lines = [f"[{event.session}] {event}" if several else str(event) for event in self._events]
