@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from email import message_from_string, policy
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
@@ -24,7 +25,7 @@ from attrs import frozen
 from pymail_tx.core.address import Mailbox
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
-from pymail_tx.core.message import Correspondents, correspondents, has_utf8_addresses, message_octets
+from pymail_tx.core.message import correspondents, has_utf8_addresses, message_octets
 
 MAX_HEADER_OCTETS = 1_048_576
 """Of a message that is read. Servers take less: Postfix 100 kB, Exim 1 MiB."""
@@ -98,9 +99,10 @@ def write(text: str, fields: Iterable[str], *, sender: str | None, recipients: S
     if not mailbox and "From" not in message:
         raise BadArgument("sender", "the message has to say who it is from; write for example --from joe@example.org")
     _complete(message, mailbox, recipients, hostname)
-    named = correspondents(message).recipients
-    envelope = _envelope(message, sender, [*recipients, *named])
-    octets = _octets(message, envelope)
+    with _blaming("header"):
+        named = correspondents(message).recipients
+        envelope = _envelope(message, sender, [*recipients, *named])
+        octets = message_octets(message, smtputf8=envelope.smtputf8)
     return Message(envelope, BytesIO(octets), len(octets))
 
 
@@ -108,7 +110,8 @@ def _envelope(message: EmailMessage, sender: str | None, recipients: Iterable[st
     to = tuple(dict.fromkeys(recipients))
     mailbox = _mailbox(sender)
     if sender is None or not to:
-        found = _correspondents(message, "recipients" if sender is not None else "sender")
+        with _blaming("recipients" if sender is not None else "sender"):
+            found = correspondents(message)
         mailbox = found.sender if sender is None else mailbox
         to = to or found.recipients
     if not to:
@@ -116,15 +119,22 @@ def _envelope(message: EmailMessage, sender: str | None, recipients: Iterable[st
     return Envelope(mailbox, to, smtputf8=has_utf8_addresses(message))
 
 
-def _correspondents(message: EmailMessage, wanted: str) -> Correspondents:
+@contextmanager
+def _blaming(field: str) -> Iterator[None]:
     """
-    @param wanted: what is to be found there, for the error.
+    @param field: what was given that makes the message what it is.
+    @raise BadArgument: about that, in the place of one about the message.
     """
     try:
-        return correspondents(message)
+        yield
     except BadArgument as problem:
-        words = str(problem).removeprefix(f"{problem.field}: ")
-        raise BadArgument(wanted, f"the message does not say: {words}") from None
+        if problem.field not in ("message", "content"):
+            raise
+        raise BadArgument(
+            field, f"the message will not do: {str(problem).removeprefix(f'{problem.field}: ')}"
+        ) from None
+    except ValueError as problem:  # of Python's writer of messages
+        raise BadArgument(field, f"the message cannot be written: {problem}") from None
 
 
 def _mailbox(sender: str | None) -> str:
@@ -168,8 +178,8 @@ def _add(message: EmailMessage, field: str) -> None:
         raise BadArgument("header", f"{name} is written for you; with a message of your own, write --data FILE")
     try:
         message[name] = value
-    except ValueError as problem:
-        raise BadArgument("header", f"{field!r}: {problem}") from None
+    except Exception as problem:  # noqa: BLE001 - Python's parser of fields raises what it likes
+        raise BadArgument("header", f"{field!r} cannot be written: {problem}") from None
 
 
 def _complete(message: EmailMessage, sender: str, recipients: Sequence[str], hostname: str) -> None:
@@ -183,10 +193,3 @@ def _complete(message: EmailMessage, sender: str, recipients: Sequence[str], hos
     for name, value in standard.items():
         if value and name not in message:
             message[name] = value
-
-
-def _octets(message: EmailMessage, envelope: Envelope) -> bytes:
-    try:
-        return message_octets(message, smtputf8=envelope.smtputf8)
-    except (BadArgument, ValueError) as problem:
-        raise BadArgument("header", f"it cannot be written: {problem}") from None

@@ -40,6 +40,8 @@ _OPTION_OF = {
     "user": "--server",
     "password": "--server",
     "trust_root": "--tls-ca",
+    "message": "--data",
+    "content": "--data",
     "sender": "--from",
     "recipient": "--to",
     "recipients": "--to",

@@ -118,9 +118,6 @@ class Transcript:
     def __iter__(self) -> Iterator[Event]:
         return iter(tuple(self._events))
 
-    def __len__(self) -> int:
-        return len(self._events)
-
     def __str__(self) -> str:
         several = self._sessions > 1
         lines = [f"[{event.session}] {event}" if several else str(event) for event in self._events]
@@ -149,8 +146,12 @@ class SessionTranscript:
     _content_octets: int = field(default=0, init=False)
 
     def connected(self, host: str, port: int) -> None:
-        """There is a connection."""
-        self._note(f"connected to {host} port {port}")
+        """
+        There is a connection.
+
+        @param port: 0 for a Unix socket, whose path is the host.
+        """
+        self._note(f"connected to {host} port {port}" if port else f"connected to {host}")
 
     def confides(self, secrets: Sequence[Secret]) -> None:
         """From now on nothing is shown that gives one of these away."""

@@ -87,6 +87,12 @@ class Reading(SynchronousTestCase):
         }.items():
             self.assertEqual(self.assertRaises(BadArgument, self.read, text).field, field, text)
 
+    def test_a_field_that_no_parser_can_read_is_refused_whatever_the_options(self) -> None:
+        text = b"From: a@\nTo: ann@example.com\n\n"
+        self.assertEqual(self.assertRaises(BadArgument, self.read, text).field, "sender")
+        problem = self.assertRaises(BadArgument, self.read, text, sender="<>", recipients=["ann@example.com"])
+        self.assertEqual(problem.field, "message")
+
     def test_a_header_has_a_limit(self) -> None:
         rest = b"From: joe@example.org\nTo: ann@example.com\n\n"
         filling = b"X: " + b"x" * (MAX_HEADER_OCTETS - len(rest) - 4) + b"\n"
@@ -162,6 +168,8 @@ class Writing(SynchronousTestCase):
             ("Subject: a", "Subject: b"): "header",
             ("Content-Type: text/html",): "header",
             ("Subject: \ud800",): "header",
+            ("Cc: a@",): "header",
+            ("From: a@example.org, b@example.org",): "header",
         }.items():
             self.assertEqual(self.assertRaises(BadArgument, self.write, "x", *fields).field, field, fields)
         self.assertEqual(self.assertRaises(BadArgument, self.write, recipients=["a@b@c"]).field, "recipient")
