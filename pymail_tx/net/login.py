@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
@@ -71,6 +71,14 @@ class _Refusal:
     reply: Reply
 
 
+@frozen
+class _Salted:
+    """The salted password of the last session: a server asks each for the same one (RFC 5802 §5.1)."""
+
+    computation: Computation
+    result: bytes = field(repr=False)
+
+
 class Login:
     """
     Authenticates the sessions with one server.
@@ -91,6 +99,7 @@ class Login:
         self._nonce = nonce
         self._minimum = minimum
         self._refusal: _Refusal | None = None
+        self._salted: _Salted | None = None
         if not isinstance(given, TokenSource):
             choose(frozenset(), given, minimum=minimum)
         else:
@@ -156,5 +165,12 @@ class Login:
             raise Refused(f"AUTH, last tried {age_s:.0f} s ago,", refusal.reply)
 
     def _run_in_a_thread(self, computation: Computation) -> Deferred[bytes]:
+        if self._salted and self._salted.computation == computation:
+            return succeed(self._salted.result)
         threads = IReactorThreads(self._reactor)
-        return deferToThreadPool(threads, threads.getThreadPool(), computation.run)
+        computing: Deferred[bytes] = deferToThreadPool(threads, threads.getThreadPool(), computation.run)
+        return computing.addCallback(self._keep, computation)
+
+    def _keep(self, result: bytes, computation: Computation) -> bytes:
+        self._salted = _Salted(computation, result)
+        return result

@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.mechanisms import BearerToken, External, Identity
 from pymail_tx.core.outcome import Outcome
+from pymail_tx.core.pool import IDLE_TIMEOUT_S
 from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.secret import Secret
 from pymail_tx.net.agent import SMTPAgent
@@ -83,16 +84,19 @@ def taking(token: str) -> Sasl:
     return conversation
 
 
-def scram(form: str, channel: Channel | None = None, *, forged: bool = False) -> Sasl:
+def scram(
+    form: str, channel: Channel | None = None, *, forged: bool = False, known: tuple[bytes, ...] | None = None
+) -> Sasl:
     """
     scramp's side of it.
 
     @param channel: what it binds.
     @param forged: whether its signature is another's.
+    @param known: what it knows of the password, with a salt; by default another in each session.
     """
 
     def conversation(connection: SSL.Connection) -> Conversation:
-        server = scramp_server(form, channel(connection) if channel else None)
+        server = scramp_server(form, channel(connection) if channel else None, known)
         line = yield b""
         server.set_client_first(b64decode(line.split(b" ")[2]).decode())
         proof = yield challenge(server.get_server_first().encode())
@@ -108,9 +112,9 @@ def scram(form: str, channel: Channel | None = None, *, forged: bool = False) ->
     return conversation
 
 
-def scramp_server(form: str, channel: tuple[str, bytes] | None) -> ScramServer:
+def scramp_server(form: str, channel: tuple[str, bytes] | None, known: tuple[bytes, ...] | None) -> ScramServer:
     mechanism = ScramMechanism(form)
-    known = mechanism.make_auth_info("tulip fever", iteration_count=4_096)
+    known = known or mechanism.make_auth_info("tulip fever", iteration_count=4_096)
     return mechanism.make_server(lambda _: known, channel_binding=channel)
 
 
@@ -198,7 +202,7 @@ class WithAPassword(LoginTestCase):
             self.is_delivered(await self.send(self.script(form, "PLAIN", "LOGIN", sasl=scram(form))))
             self.used(form)
 
-    async def test_scram_is_computed_in_a_thread(self) -> None:
+    async def test_scram_is_computed_in_a_thread_once_for_all_sessions(self) -> None:
         pools, get_thread_pool = list[ThreadPool](), self.reactor.getThreadPool
 
         def counting() -> ThreadPool:
@@ -206,8 +210,23 @@ class WithAPassword(LoginTestCase):
             return pools[-1]
 
         self.patch(self.reactor, "getThreadPool", counting)
-        self.is_delivered(await self.send(self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256"))))
-        self.assertEqual(len(pools), 1)
+        known = ScramMechanism("SCRAM-SHA-256").make_auth_info("tulip fever", iteration_count=4_096)
+        self.server, port = self.serve(self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256", known=known)))
+        agent = self.agent(port, ANN)
+        for _ in range(2):
+            self.is_delivered(await self.outcome(agent))
+            self.clock.advance(IDLE_TIMEOUT_S)
+        await agent.close()
+        self.assertEqual((len(self.server.sessions), len(pools)), (2, 1))
+
+    async def test_scram_is_computed_anew_for_another_salt(self) -> None:
+        self.server, port = self.serve(self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256")))
+        agent = self.agent(port, ANN)
+        for _ in range(2):
+            self.is_delivered(await self.outcome(agent))
+            self.clock.advance(IDLE_TIMEOUT_S)
+        await agent.close()
+        self.assertEqual(len(self.server.sessions), 2)
 
     async def test_scram_with_a_wrong_password(self) -> None:
         script = self.script("SCRAM-SHA-256", sasl=scram("SCRAM-SHA-256"))
