@@ -17,6 +17,7 @@ by their order and by nothing else, so there is what no client can know:
   - A changed reply is what the server said. If it is to RCPT, it is the verdict
     on that recipient, if it is to the content, on that message.
   - The replies to two RCPTs of one message, swapped, are two verdicts swapped.
+  - So are the reply to the last RCPT and the one to BDAT, which no 354 parts.
   - A reply too many right before the one to the content of a message with
     nothing behind it (a single one, and every one where the server does not
     pipeline) is taken for it, as by any client: nothing comes that could show
@@ -38,7 +39,7 @@ from pymail_tx.net.agent import SMTPAgent
 from tests.net.memory import TARGET, Network
 from tests.net.model_receiver import CONTENT, HARMLESS, OPENING_REPLIES, Fate, Fault, Kind, ModelReceiver, Said, Stored
 
-PIPELINES, ONE_BY_ONE = (b"PIPELINING",), (b"SIZE",)
+PIPELINES, ONE_BY_ONE, CHUNKS = (b"PIPELINING",), (b"SIZE",), (b"PIPELINING", b"CHUNKING")
 
 ALL_AT_ONCE = 1_000_000
 """As octets in a packet."""
@@ -67,7 +68,7 @@ BURSTS: dict[str, Sequence[Fate]] = {
     "lost with the connection": (_TAKEN, _REFUSED, _TAKEN, _LOST, _TAKEN),
 }
 
-_CODES = {Kind.SURPLUS: (250, 354, 421, 550), Kind.CHANGED: (250, 354, 421, 550)}
+_CODES = {Kind.SURPLUS: (250, 354, 550), Kind.CHANGED: (250, 421, 550)}
 """Kinds of fault that have one."""
 
 
@@ -144,10 +145,15 @@ class Burst:
             yield "stored, but certainly not delivered"
         if stored > 1:
             yield f"stored {stored} times"
-        if self.fault is None or self.fault.kind in HARMLESS:
+        if (self.fault is None or self.fault.kind in HARMLESS) and not self._is_lost_in_chunks:
             expected = _expected(self.fates[number], place)
             if (outcome.status, outcome.uncertain) != expected:
                 yield f"not {expected}"
+
+    @property
+    def _is_lost_in_chunks(self) -> bool:
+        """Whether a connection is lost with whole messages behind each other on it: all of them are uncertain then."""
+        return self.offers is CHUNKS and any(fate.hangs_up for fate in self.fates)
 
     def _unknowable(self) -> set[bytes]:
         """Recipients of whom no client can know what became of them; see the module's head."""
@@ -161,6 +167,8 @@ class Burst:
         if kind is Kind.SURPLUS and OPENING_REPLIES + place in self.network.receiver.sessions[0].alone:
             return message
         if kind is Kind.SWAPPED and one.verb == CONTENT and self._is_never_asked_for(next_one):
+            return message
+        if kind is Kind.SWAPPED and one.verb == "RCPT" and next_one.verb == CONTENT:
             return message
         if kind is Kind.SWAPPED and one.verb == next_one.verb == "RCPT":
             return {one.recipient, next_one.recipient}
@@ -208,6 +216,12 @@ class Unspoilt(Bursts):
             for offers in (PIPELINES, ONE_BY_ONE):
                 self.is_true(Burst(fates, offers=offers))
 
+    def test_so_do_they_where_the_server_takes_chunks(self) -> None:
+        for name, fates in BURSTS.items():
+            if name != "data refused":
+                for packet_octets in (None, 7, ALL_AT_ONCE):
+                    self.is_true(Burst(fates, packet_octets=packet_octets, offers=CHUNKS))
+
     def test_replies_cut_into_octets_are_the_same_replies(self) -> None:
         for fates in BURSTS.values():
             for packet_octets in (1, 2, 7, 100, ALL_AT_ONCE):
@@ -253,6 +267,13 @@ class OneSpoiltReply(Bursts):
         self.every_fault_is_harmless(BURSTS["every other one refused"], offers=ONE_BY_ONE)
         self.every_fault_is_harmless(BURSTS["some recipients refused"], offers=ONE_BY_ONE)
 
+    def test_where_the_server_takes_chunks(self) -> None:
+        for name, fates in BURSTS.items():
+            if name != "data refused":
+                self.every_fault_is_harmless(fates, offers=CHUNKS)
+
+    test_where_the_server_takes_chunks.todo = "see SwappedChunks"  # type: ignore[attr-defined]
+
     _CODE = st.sampled_from([250, 251, 299, 354, 399, 421, 450, 452, 499, 500, 503, 550, 552, 554])
     _YES_OR_NO = st.sampled_from([250, 250, 450, 550])
     _FATE = st.builds(
@@ -297,3 +318,16 @@ class Swapped(SynchronousTestCase):
 
     def test_a_stored_message_does_not_become_failed_by_the_refusal_of_the_sender_behind_it(self) -> None:
         self.assertEqual(self.statuses(4, _TAKEN, Fate(mail=550))[0], ("deferred", True))
+
+
+class SwappedChunks(SynchronousTestCase):
+    """The same with whole transactions in one write, whose replies may all come in one packet."""
+
+    def test_a_refused_message_does_not_become_delivered_by_the_yes_to_the_reset_behind_it(self) -> None:
+        burst = Burst((_REFUSED, _TAKEN), Fault(Kind.SWAPPED, 2), ALL_AT_ONCE, CHUNKS).run()
+        [outcome] = burst.reports[0][0].outcomes
+        self.assertEqual((outcome.status.value, outcome.uncertain), ("deferred", True), outcome)
+
+    test_a_refused_message_does_not_become_delivered_by_the_yes_to_the_reset_behind_it.todo = (  # type: ignore[attr-defined]
+        "the reply to EHLO that came in the same packet proves what was found to be out of step"
+    )
