@@ -18,7 +18,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from attrs import frozen
 
@@ -58,7 +58,7 @@ class Message:
     """
 
     envelope: Envelope
-    content: IO[bytes]
+    content: BinaryIO
     size_bytes: int
 
 
@@ -77,7 +77,7 @@ def read(file: IO[bytes], *, sender: str | None, recipients: Sequence[str]) -> M
     shutil.copyfileobj(file, content)
     size_bytes = content.tell()
     content.seek(0)
-    return Message(envelope, content, size_bytes)
+    return Message(envelope, cast(BinaryIO, content), size_bytes)
 
 
 def write(text: str, fields: Iterable[str], *, sender: str | None, recipients: Sequence[str], hostname: str) -> Message:

@@ -21,12 +21,14 @@ from pymail_tx.cli import report as reports
 from pymail_tx.cli.help import Command
 from pymail_tx.cli.message import Message
 from pymail_tx.cli.mistake import Interrupted, Prevented, naming
+from pymail_tx.cli.progress import shown_for
 from pymail_tx.cli.running import run
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Report
 from pymail_tx.core.routes import Target
 from pymail_tx.net.agent import SMTPAgent
+from pymail_tx.net.transcript import Event, Transcript
 from pymail_tx.relay.options import machine_name
 from pymail_tx.relay.passwords import with_password
 
@@ -65,6 +67,9 @@ Examples:
   pymail-tx send --data message.eml \\
       --server 'smtps://joe%40example.org@mail.example.org?password_env=MAIL_PASSWORD'
 
+  # See what is said, without secrets.
+  pymail-tx send --data message.eml --trace
+
   # For a program: all that is known about each recipient.
   pymail-tx send --data message.eml --json
 
@@ -80,7 +85,8 @@ Exit status:
 @click.command(cls=Command, epilog=EXAMPLES)
 @click.option(
     "--server", metavar="URL", envvar="PYMAIL_TX_SERVER", default=DEFAULT_SERVER, show_default=True, show_envvar=True,
-    help="Where to send to: smtp://[user@]host[:port] or smtps://… User and password are percent-encoded; the password "
+    help="Where to send to: smtp://[user@]host[:port], smtps://… or lmtp://host:port. User and password are "
+    "percent-encoded; the password "
     "comes from ?password_file=PATH or ?password_env=NAME. ?tls=none, opportunistic, required or verified says how "
     "much TLS it must have.",
 )  # fmt: skip
@@ -102,10 +108,11 @@ Exit status:
 @click.option(
     "--tls-ca", metavar="FILE", help="CA certificates (PEM) that the server's must lead to. Without it, OpenSSL's own."
 )
+@click.option("--trace", is_flag=True, help="Show on standard error what is said to the server and what it answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a line for each recipient.")
 def send(  # noqa: PLR0913  # click hands over an option each
     server: str, sender: str | None, recipients: Sequence[str], data: str | None, fields: Sequence[str],
-    body: str | None, hostname: str | None, tls_ca: str | None, as_json: bool,
+    body: str | None, hostname: str | None, tls_ca: str | None, trace: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """
     Send a message, and say for each recipient what became of it.
@@ -118,7 +125,7 @@ def send(  # noqa: PLR0913  # click hands over an option each
         target = with_password(Target.parse(server), os.environ)
         source = _Source(data=data, fields=fields, body=body)
         message = source.message(sender=sender, recipients=recipients, hostname=name)
-        report = run(_Delivery(message, server=target.reveal(), hostname=name, trust_root=tls_ca).run)
+        report = run(_Delivery(message, server=target.reveal(), hostname=name, trust_root=tls_ca, trace=trace).run)
     _show(report, as_json=as_json)
     sys.exit(reports.exit_status(report))
 
@@ -193,19 +200,28 @@ class _Delivery:
     server: str = field(kw_only=True, repr=False)
     hostname: str = field(kw_only=True)
     trust_root: str | None = field(kw_only=True)
+    trace: bool = field(kw_only=True)
 
     async def run(self, reactor: ReactorBase) -> Report:
         """
         @raise BadArgument: there is something wrong with the server.
         @raise Interrupted: before there was a report.
         """
-        agent = SMTPAgent(reactor, self.server, hostname=self.hostname, trust_root=self.trust_root)
+        transcript = Transcript(max_events=0, listener=_echo) if self.trace else None
+        agent = SMTPAgent(
+            reactor, self.server, hostname=self.hostname, trust_root=self.trust_root, transcript=transcript
+        )  # fmt: skip
         try:
-            return await agent.send(self.message.envelope, self.message.content.read())
+            with shown_for(0 if self.trace else self.message.size_bytes) as sent:
+                return await agent.send(self.message.envelope, self.message.content, progress=sent)
         except CancelledError:
             raise Interrupted("interrupted; what was not sent yet is not sent") from None
         finally:
             await agent.close()
+
+
+def _echo(event: Event) -> None:
+    click.echo(event, err=True)
 
 
 def _show(report: Report, *, as_json: bool) -> None:

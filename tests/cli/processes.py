@@ -19,6 +19,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.net.certificates import Authority
 from tests.peers import eventually, free_port, is_listening
 
 COMMAND = [sys.executable, "-c", "from pymail_tx.cli.main import program; program(prog_name='pymail-tx')"]
@@ -123,6 +124,19 @@ class ProcessCase(SynchronousTestCase):
         server.start()
         self.addCleanup(server.close)
         return server
+
+    def provider(self, answer_to_auth: str = "235 2.7.0 welcome") -> Server:
+        """A server with TLS from the first octet, which wants to know who is there; C{ca.pem} has its authority."""
+        authority = Authority()
+        pem = self.directory / "server.pem"
+        pem.write_bytes(authority.issue("127.0.0.1").with_key)
+        (self.directory / "ca.pem").write_bytes(authority.root.pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        return self.server(
+            {"EHLO": "250-mail.example.org\r\n250 AUTH PLAIN", "AUTH": answer_to_auth},
+            context=context,
+        )
 
     def run_command(self, *words: str, text: str | bytes = "", environment: Mapping[str, str] | None = None) -> Ended:
         """

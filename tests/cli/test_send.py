@@ -4,13 +4,15 @@ C{pymail-tx send}, as a process that sends to servers on loopback.
 
 from __future__ import annotations
 
+import base64
 import json
 import mailbox
 import os
 import signal
 import subprocess
 
-from tests.cli.processes import COMMAND, LIMIT_S, ProcessCase
+from pymail_tx.cli.progress import FROM_OCTETS
+from tests.cli.processes import COMMAND, LIMIT_S, ProcessCase, on_a_terminal
 from tests.peers import eventually, free_port
 
 _MESSAGE = "From: joe@example.org\nTo: ann@example.com\nCc: bob@example.com\nBcc: carol@example.com\nSubject: x\n\nhi\n"
@@ -98,6 +100,47 @@ class Sending(ProcessCase):
             "uncertain": False, "host": "127.0.0.1", "port": server.port, "tls": None,
         })  # fmt: skip
         self.assertEqual((ann["recipient"], ann["status"]), ("ann@example.com", "delivered"))
+
+    def test_the_trace_shows_what_is_said_without_secrets(self) -> None:
+        server = self.server({"EHLO": "250-mx.example\r\n250 SIZE 1000"})
+        ended = self.run_command("send", "--server", server.url, "--hostname", "me.example", "--trace", text=_MESSAGE)
+        self.assertEqual((ended.status, ended.out.count("\n")), (0, 3))
+        lines = ended.err.splitlines()
+        self.assertEqual(lines[:4], [
+            f"*: connected to 127.0.0.1 port {server.port}", "S: 220 mx.example ESMTP", "C: EHLO me.example",
+            "S: 250-mx.example",
+        ])  # fmt: skip
+        [content] = [line for line in lines if "octets of content" in line]
+        self.assertRegex(content, r"\AC: <\d+ octets of content>\Z")
+        self.assertEqual(lines[-3:], ["C: QUIT", "S: 221 bye", "*: over"])
+
+    def test_no_trace_shows_a_password_even_if_the_server_does(self) -> None:
+        response = base64.b64encode(b"\0joe\0Zq7-xyz").decode()
+        for answer in ("235 2.7.0 welcome", f"535 5.7.8 not Zq7-xyz: {response}"):
+            url = f"smtps://joe@127.0.0.1:{self.provider(answer).port}?password_env=MAIL_PASSWORD"
+            ended = self.run_command(
+                "send",
+                "--server",
+                url,
+                *_TO_ANN,
+                "--trace",
+                "--tls-ca",
+                "ca.pem",
+                environment={"MAIL_PASSWORD": "Zq7-xyz"},
+            )
+            self.assertIn("\nC: AUTH PLAIN <secret>\n", ended.err)
+            for secret in ("Zq7-xyz", response):
+                self.assertNotIn(secret, ended.out + ended.err)
+
+    def test_a_large_message_has_a_bar_on_a_terminal_and_none_in_a_pipe(self) -> None:
+        server = self.server()
+        for octets, bar in ((FROM_OCTETS // 2, ""), (2 * FROM_OCTETS, "2.0/2.0 MiB")):
+            (self.directory / "message.eml").write_text(_MESSAGE + f"{'x' * 77}\n" * (octets // 78))
+            words = ("send", "--server", server.url, "--data", str((self.directory / "message.eml").absolute()))
+            status, seen = on_a_terminal(*COMMAND, *words)
+            self.assertEqual((status, bar in seen), (0, True), seen)
+            self.assertEqual(bool(seen), bool(bar))
+            self.assertEqual(self.run_command(*words).err, "")
 
     def test_ctrl_c_ends_it_with_one_line(self) -> None:
         server = self.server({"EHLO": "250-mx.example\r\n250-"})
