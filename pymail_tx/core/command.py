@@ -38,6 +38,7 @@ class Verb(enum.Enum):
     CONTENT = "content"
     END_OF_DATA = "end of data"
     DELIVERY = "delivery"
+    CHUNK = "chunk"
     BDAT = "BDAT"
     RSET = "RSET"
     NOOP = "NOOP"
@@ -91,6 +92,7 @@ COMMANDS = {
     Verb.CONTENT: Command(_DONE, 180, "sending the content"),
     Verb.END_OF_DATA: Command(_DONE, 600, "sending end of data", pipelined=True),
     Verb.DELIVERY: Command(_DONE, 600, "waiting for LMTP's reply for a recipient"),
+    Verb.CHUNK: Command(_DONE, 180, "sending a chunk", pipelined=True),
     Verb.BDAT: Command(_DONE, 600, "sending the last chunk", pipelined=True),
     Verb.RSET: Command(_DONE, 300, "resetting the session", pipelined=True),
     Verb.NOOP: Command(_DONE, 300, "asking for a sign of life"),

@@ -97,6 +97,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         (Verb.MAIL, _NO): State.READY,
         (Verb.RCPT, _NO): State.READY,
         (Verb.DATA, _NO): State.READY,
+        (Verb.CHUNK, _NO): State.READY,
         (Verb.BDAT, _NO): State.READY,
     },
     State.SECURING: {(Verb.HANDSHAKE, _YES): State.CONNECTED},
@@ -112,6 +113,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         (Verb.RCPT, _NO): State.TRANSACTION,
         (Verb.DATA, _MORE): State.NOTHING_TO_SEND,
         (Verb.DATA, _NO): State.TRANSACTION,
+        (Verb.CHUNK, _NO): State.TRANSACTION,
         (Verb.BDAT, _NO): State.TRANSACTION,
     },
     State.ADDRESSED: {
@@ -120,6 +122,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         (Verb.RCPT, _NO): State.ADDRESSED,
         (Verb.DATA, _MORE): State.CONTENT,
         (Verb.DATA, _NO): State.ADDRESSED,
+        **_stays(State.ADDRESSED, Verb.CHUNK),
         (Verb.BDAT, _YES): State.READY,
         (Verb.BDAT, _NO): State.ADDRESSED,
     },

@@ -14,7 +14,8 @@ not proved to be in step:
     recipient of one joins the sender of another that was refused in its middle.
   - Messages in a row end with EHLO, whose reply is known by its shape.
   - A single message, with nothing behind it, needs no proof: it is as safe as
-    with any client.
+    with any client. Only where its content went with BDAT there was no 354, and
+    an EHLO follows that costs no time.
 
 If a session ends before the proof, none of the unproved replies counts, good
 or bad: the message is deferred, and uncertain if its content was sent.
@@ -61,6 +62,8 @@ MAX_BURST_MESSAGES = 50
 
 MAX_BURST_OCTETS = 262_144
 """Content in one write, which waits in memory."""
+
+_CLOSES_THE_SESSION = 421
 
 _KNOWS_NO_BDAT = frozenset({500, 502})
 
@@ -179,6 +182,7 @@ class Pipeline:
         if not places or self._is_spent:
             self._leave_to_another(sending)
             return False
+        self._is_row = self._is_row or self._by_chunk
         if self._limits.rcpt_domain_max is not None:
             self._domains |= domains_of(places, envelope)
         self._begun += 1
@@ -208,7 +212,7 @@ class Pipeline:
         elif not transaction.planned.content.is_short:
             exchanges[-1].answered = partial(self._last_recipient_answered, transaction)
         else:
-            exchanges.append(self._chunk(transaction))
+            exchanges += self._chunks(transaction)
         if not transaction.content_sent:
             client.say(*exchanges)
             return
@@ -279,15 +283,21 @@ class Pipeline:
 
     # The content, by BDAT
 
-    def _chunk(self, transaction: Transaction) -> Exchange:
-        """The whole content as the last chunk; it is as good as sent."""
+    def _chunks(self, transaction: Transaction) -> list[Exchange]:
+        """
+        The whole content as the last chunk; it is as good as sent. If there are
+        several recipients, an empty last chunk follows it: were the replies to
+        the last RCPT and to the only chunk to change places, nothing would show it.
+        """
         content = transaction.planned.octets(double_dots=False)
         self._burst_messages += 1
         self._burst_octets += len(content)
         self._content_sent(transaction)
-        return Exchange(
-            Verb.BDAT, b"BDAT %d LAST\r\n%b" % (len(content), content), partial(self._chunk_answered, transaction)
-        )
+        answered = partial(self._chunk_answered, transaction)
+        if len(transaction.places) == 1:
+            return [Exchange(Verb.BDAT, b"BDAT %d LAST\r\n%b" % (len(content), content), answered)]
+        first = Exchange(Verb.CHUNK, b"BDAT %d\r\n%b" % (len(content), content), transaction.first_chunk_answered)
+        return [first, Exchange(Verb.BDAT, b"BDAT 0 LAST\r\n", answered)]
 
     def _last_recipient_answered(self, transaction: Transaction, answer: Answer) -> None:
         """Content of more than a block waits until it is known that somebody wants it."""
@@ -317,8 +327,10 @@ class Pipeline:
             self.knows_no_bdat = transaction.chunk_unknown = True
             # What follows could be taken for commands, had it not been sent.
             self._client.violated(f"CHUNKING was offered, and BDAT is not known: {answer}")
+        elif answer.severity == 2 and transaction.chunk_refusal:
+            self._violated(f"a yes behind the refusal of a chunk: {answer}")
         elif not transaction.content_flows:
-            self._transaction_over(transaction, answer)
+            self._transaction_over(transaction, transaction.chunk_refusal or answer)
         elif answer.severity == 2:
             self._violated(f"a yes to a chunk that is not sent yet: {answer}")
         else:
@@ -388,7 +400,7 @@ class Pipeline:
         self._client.say(Exchange(verb, self._ehlo, self._proof_answered))
 
     def _proof_answered(self, answer: Answer) -> None:
-        if isinstance(answer, SessionError):
+        if isinstance(answer, SessionError) or self.out_of_step:
             return
         if not (isinstance(answer, Reply) and answer.code == 250 and "PIPELINING" in self._client.extensions):
             self._violated(f"replies out of step: {answer} to the EHLO behind messages in a row")
@@ -425,21 +437,30 @@ class Pipeline:
         self.out_of_step = self._is_row and isinstance(error, ProtocolViolation) and not self.knows_no_bdat
         row, self._row = self._row, deque()
         again, self._again = self._again, deque()
+        returned: list[Sending] = []
         for transaction in row:
             if not self._is_row:
                 transaction.settle()
-            if self._can_go_elsewhere(transaction) and self._owner:
+            if self._can_go_elsewhere(transaction, error):
                 transaction.sending.returned = True
-                self._owner.give_back(transaction.sending)
+                returned.append(transaction.sending)
             else:
                 transaction.lost(error)
         for sending in again:
             sending.lost(error)
         if self._owner:
+            for sending in reversed(returned):
+                self._owner.give_back(sending)
             self._owner.ended()
 
-    def _can_go_elsewhere(self, transaction: Transaction) -> bool:
-        """Over another session, at once: the server has not heard of it, or could not take it in this way."""
+    def _can_go_elsewhere(self, transaction: Transaction, error: SessionError) -> bool:
+        """
+        Over another session, at once: the server has not heard of it, closed
+        the session when it did, or could not take it in this way.
+        """
         sending = transaction.sending
-        untouched = self._begun > 1 and not transaction.content_sent and not transaction.is_answered
-        return (untouched or transaction.chunk_unknown) and not (sending.returned or sending.cancelled)
+        if self._owner is None or sending.returned or sending.cancelled:
+            return False
+        is_good_bye = error.reply is not None and error.reply.code == _CLOSES_THE_SESSION
+        untouched = not transaction.is_answered or (is_good_bye and transaction.is_answered_by(error.reply))
+        return transaction.chunk_unknown or (self._begun > 1 and not transaction.content_sent and untouched)

@@ -76,6 +76,7 @@ class Transaction:
     @ivar content_sent: all of it is, with whatever says that this is all.
     @ivar over: no more answers come.
     @ivar chunk_unknown: the server did not know BDAT after all.
+    @ivar chunk_refusal: the reply that refused a chunk before the last.
     @ivar is_answered: whether it is known that the server has heard of it.
     """
 
@@ -88,9 +89,11 @@ class Transaction:
     over: bool = False
     chunk_unknown: bool = False
     is_answered: bool = False
+    chunk_refusal: Reply | None = None
     _mail: list[Answer] = field(factory=list)
     _recipients: list[Answer] = field(factory=list)
     _deliveries: list[Answer] = field(factory=list)
+    _mail_reply: Reply | None = None
     _final: Reply | None = None
     _settled_recipients: int = 0
 
@@ -127,9 +130,21 @@ class Transaction:
         """LMTP's replies to the end of data, one for each accepted recipient, but the last (RFC 2033 §4.2)."""
         return [Exchange(Verb.DELIVERY, b"", self._deliveries.append) for _ in range(self.accepted - 1)]
 
+    def first_chunk_answered(self, answer: Answer) -> None:
+        """To a chunk that is not the last."""
+        if isinstance(answer, Reply) and answer.severity != 2:
+            self.chunk_refusal = answer
+
     def finally_answered(self, reply: Reply | None) -> None:
-        """The last reply: to the end of data, the chunk, or the DATA that was refused; C{None} if DATA was not sent."""
+        """
+        The last reply: to the end of data, the last chunk, or the DATA that was
+        refused; C{None} if DATA was not sent.
+        """
         self._final, self.over = reply, True
+
+    def is_answered_by(self, reply: Reply | None) -> bool:
+        """Whether this is all that was ever answered: the reply to MAIL."""
+        return reply is not None and self._mail_reply is reply
 
     @property
     def accepted(self) -> int:
@@ -156,8 +171,10 @@ class Transaction:
             self._final = None
 
     def _settle_mail(self, answer: Answer) -> None:
-        self.is_answered = self.is_answered or isinstance(answer, Reply)
-        if isinstance(answer, Reply) and answer.severity != 2:
+        if not isinstance(answer, Reply):
+            return
+        self.is_answered, self._mail_reply = True, answer
+        if answer.severity != 2:
             self.sending.verdicts.all(answer)
 
     def _settle_recipient(self, answer: Answer) -> None:

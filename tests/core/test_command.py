@@ -16,7 +16,7 @@ _DEADLINES_S = {
     Verb.STARTTLS: 5 * _MINUTE, Verb.AUTH: 5 * _MINUTE, Verb.MAIL: 5 * _MINUTE, Verb.RCPT: 5 * _MINUTE,
     Verb.DATA: 2 * _MINUTE, Verb.CONTENT: 3 * _MINUTE, Verb.END_OF_DATA: 10 * _MINUTE, Verb.RSET: 5 * _MINUTE,
     Verb.NOOP: 5 * _MINUTE, Verb.QUIT: 5, Verb.OTHER: 5 * _MINUTE, Verb.LHLO: 5 * _MINUTE,
-    Verb.DELIVERY: 10 * _MINUTE, Verb.BDAT: 10 * _MINUTE,
+    Verb.DELIVERY: 10 * _MINUTE, Verb.CHUNK: 3 * _MINUTE, Verb.BDAT: 10 * _MINUTE,
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class Rows(SynchronousTestCase):
 
     def test_only_what_rfc_2920_and_3030_let_stand_inside_a_group_is_followed_by_another_command(self) -> None:
         followed = {verb for verb, command in COMMANDS.items() if command.pipelined}
-        self.assertEqual(followed, {Verb.MAIL, Verb.RCPT, Verb.RSET, Verb.END_OF_DATA, Verb.BDAT})
+        self.assertEqual(followed, {Verb.MAIL, Verb.RCPT, Verb.RSET, Verb.END_OF_DATA, Verb.CHUNK, Verb.BDAT})
 
     def test_words_for_errors_fit_a_sentence(self) -> None:
         for command in COMMANDS.values():
