@@ -42,13 +42,17 @@ class Mailbox:
     @ivar domain: in ASCII, A-labels for an internationalized one (RFC 5890);
         C{"[192.0.2.1]"} for an address literal; C{""} for the bare C{postmaster}
         that RFC 5321 §4.1.1.3 reserves.
+    @ivar needs_smtputf8: whether only a server with SMTPUTF8 can take it: the
+        domain alone never needs that.
     """
 
     local_part: str
     domain: str
+    needs_smtputf8: bool = field(init=False, repr=False, eq=False)
     _octets: bytes = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "needs_smtputf8", not self.local_part.isascii())
         object.__setattr__(self, "_octets", str(self).encode())
 
     @classmethod
@@ -70,11 +74,6 @@ class Mailbox:
         if len(mailbox.path(utf8=True)) > MAX_PATH_OCTETS:
             raise BadArgument(field, f"longer than {MAX_PATH_OCTETS} octets")
         return mailbox
-
-    @property
-    def needs_smtputf8(self) -> bool:
-        """Whether only a server with SMTPUTF8 can take it: the domain alone never needs that."""
-        return not self.local_part.isascii()
 
     def path(self, *, utf8: bool) -> bytes:
         """

@@ -120,6 +120,7 @@ def answer_to(verb: Verb, reply: Reply) -> Answer:
     return answer
 
 
+_PATH_COMMANDS = {Verb.MAIL: b"MAIL FROM", Verb.RCPT: b"RCPT TO"}
 _PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?\Z")
 
 
@@ -130,9 +131,9 @@ def path_command(verb: Verb, path: bytes, parameters: Iterable[str]) -> bytes:
     @param path: the mailbox in octets, empty for the null reverse-path.
     @raise BadArgument: a parameter is none.
     """
-    line = (b"MAIL FROM:<" if verb is Verb.MAIL else b"RCPT TO:<") + path + b">"
+    words = b""
     for parameter in parameters:
         if not _PARAMETER.match(parameter):
             raise BadArgument("parameters", f"{parameter!r} is no ESMTP parameter")
-        line += b" " + parameter.encode("ascii")
-    return line
+        words += b" " + parameter.encode("ascii")
+    return b"%b:<%b>%b" % (_PATH_COMMANDS[verb], path, words)

@@ -83,11 +83,15 @@ def encoded(blocks: Iterable[bytes], *, double_dots: bool = True) -> Iterator[by
     yield from filter(None, (encoder.finish(),))
 
 
-def encoded_whole(content: bytes, *, double_dots: bool = True) -> bytes:
+def encoded_whole(content: Content, *, double_dots: bool = True) -> bytes:
     """L{encoded} for content in memory."""
+    octets = content.read()
+    return _encoded(octets if content.survey.is_in_lines else with_crlf(octets), double_dots=double_dots)
+
+
+def _encoded(content: bytes, *, double_dots: bool) -> bytes:
     if not content:
         return content
-    content = with_crlf(content)
     if double_dots:
         content = content.replace(b"\r\n.", b"\r\n..")
         if content.startswith(b"."):
@@ -115,6 +119,8 @@ class Survey:
     @ivar has_nul: whether a NUL is in it, which neither 7bit nor 8bit data may
         hold (RFC 2045 §2.7, §2.8).
     @ivar has_long_lines: whether a line is over L{MAX_LINE_OCTETS}.
+    @ivar is_in_lines: whether every line ends in CRLF, the last one too, and no
+        CR or LF stands alone.
     """
 
     raw_bytes: int
@@ -122,6 +128,7 @@ class Survey:
     is_8bit: bool
     has_nul: bool
     has_long_lines: bool
+    is_in_lines: bool
 
     @property
     def is_binary(self) -> bool:
@@ -147,6 +154,7 @@ def survey_of(octets: bytes) -> Survey:
         is_8bit=not octets.isascii(),
         has_nul=b"\0" in octets,
         has_long_lines=len(octets) > MAX_LINE_OCTETS and _has_long_lines(octets),
+        is_in_lines=line_ends == 2 * whole and not missing,
     )
 
 
@@ -182,6 +190,7 @@ class Surveyor:
             is_8bit=self._is_8bit,
             has_nul=self._has_nul,
             has_long_lines=self._lines.found,
+            is_in_lines=self._counted.raw == self._counted.total(),
         )
 
 

@@ -20,6 +20,7 @@ from pymail_tx.core.errors import BadArgument
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
+from functools import cached_property
 
 MAX_ENVID_OCTETS = 100
 """C{ENVID}'s value, encoded (RFC 3461 §4.4)."""
@@ -180,7 +181,7 @@ class Envelope:
         found = correspondents(message)
         return cls(found.sender, found.recipients, smtputf8=has_utf8_addresses(message))
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether it asks nothing of a server but to take it."""
         return (

@@ -62,8 +62,7 @@ class Plan:
 
     def octets(self, *, double_dots: bool) -> bytes:
         """All L{blocks}, of content in memory."""
-        octets = self.content.read()
-        return octets if self.is_binary else encoded_whole(octets, double_dots=double_dots)
+        return self.content.read() if self.is_binary else encoded_whole(self.content, double_dots=double_dots)
 
 
 def plan(

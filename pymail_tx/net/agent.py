@@ -139,7 +139,7 @@ class SMTPAgent:
             rate=rate,
         )
         self._pool: Pool[_Connection, Sending] = Pool(limits)
-        self._unfinished: set[Sending] = set()
+        self._unfinished: dict[Sending, Deferred[Report]] = {}
         self._looking: set[Deferred[Content]] = set()
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
@@ -199,19 +199,20 @@ class SMTPAgent:
         return looking.addBoth(looked)
 
     def _send(self, envelope: Envelope, content: Content, progress: Callable[[int], object] | None) -> Deferred[Report]:
-        sent: Deferred[Report] = Deferred(lambda _: self._cancel(sending))
-
-        def done(report: Report) -> None:
-            for outcome in report.outcomes:
-                self._counts[outcome.status] += 1
-            self._finished(sending)
-            sent.callback(report)
-
-        sending = Sending(envelope, content, done, progress)
-        self._unfinished.add(sending)
+        sent: Deferred[Report] = Deferred(self._cancel)
+        sending = Sending(envelope, content, self._done, progress)
+        self._unfinished[sending] = sent
         if self._pool.submit(sending):
             self._act()
         return sent
+
+    def _done(self, sending: Sending, report: Report) -> None:
+        for outcome in report.outcomes:
+            self._counts[outcome.status] += 1
+        sent = self._unfinished.pop(sending)
+        if self._closed:
+            self._maybe_closed()
+        sent.callback(report)
 
     def close(self) -> Deferred[None]:
         """
@@ -301,17 +302,15 @@ class SMTPAgent:
             sending.verdicts.peer = error.peer or self._connector.peer
             sending.lost(error)
 
-    def _cancel(self, sending: Sending) -> None:
-        sending.done = lambda report: None
+    def _cancel(self, sent: Deferred[Report]) -> None:
+        sending = next(one for one, waiting in self._unfinished.items() if waiting is sent)
+        sending.done = lambda _, report: None
         if not self._pool.withdraw(sending):
             for connection in self._pool.connections:
                 connection.pipeline.cancel(sending)
         for opening in self._openings[len(self._openings) - self._pool.surplus :]:
             opening.cancel()
-        self._finished(sending)
-
-    def _finished(self, sending: Sending) -> None:
-        self._unfinished.discard(sending)
+        del self._unfinished[sending]
         self._maybe_closed()
 
     def _gone(self, client: SMTPClient) -> None:

@@ -323,14 +323,16 @@ class Pipeline:
     def _chunk_answered(self, transaction: Transaction, answer: Answer) -> None:
         if not isinstance(answer, Reply):
             return
-        if answer.code in _KNOWS_NO_BDAT and transaction.accepted:
-            self.knows_no_bdat = transaction.chunk_unknown = True
-            # What follows could be taken for commands, had it not been sent.
-            self._client.violated(f"CHUNKING was offered, and BDAT is not known: {answer}")
+        verdict = transaction.chunk_refusal or answer
+        if verdict.code in _KNOWS_NO_BDAT and transaction.accepted:
+            # Octets of the content may be running as commands. Nor is it known
+            # whether this is the reply to BDAT: the message is in doubt.
+            self.knows_no_bdat = True
+            self._client.violated(f"CHUNKING was offered, and BDAT is not known: {verdict}")
         elif answer.severity == 2 and transaction.chunk_refusal:
             self._violated(f"a yes behind the refusal of a chunk: {answer}")
         elif not transaction.content_flows:
-            self._transaction_over(transaction, transaction.chunk_refusal or answer)
+            self._transaction_over(transaction, verdict)
         elif answer.severity == 2:
             self._violated(f"a yes to a chunk that is not sent yet: {answer}")
         else:
@@ -455,12 +457,12 @@ class Pipeline:
 
     def _can_go_elsewhere(self, transaction: Transaction, error: SessionError) -> bool:
         """
-        Over another session, at once: the server has not heard of it, closed
-        the session when it did, or could not take it in this way.
+        Over another session, at once: the server has not heard of it, or closed
+        the session when it did.
         """
         sending = transaction.sending
         if self._owner is None or sending.returned or sending.cancelled:
             return False
         is_good_bye = error.reply is not None and error.reply.code == _CLOSES_THE_SESSION
         untouched = not transaction.is_answered or (is_good_bye and transaction.is_answered_by(error.reply))
-        return transaction.chunk_unknown or (self._begun > 1 and not transaction.content_sent and untouched)
+        return self._begun > 1 and not transaction.content_sent and untouched

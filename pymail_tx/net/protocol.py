@@ -238,10 +238,10 @@ class SMTPClient(Dialogue):
         from pymail_tx.net.transaction import Sending
 
         ready = content if isinstance(content, Content) else Content.of(content)
-        sending = Sending(envelope, ready, lambda report: sent.callback(report))
+        sending = Sending(envelope, ready, lambda _, report: sent.callback(report))
 
         def cancel(_: Deferred[Report]) -> None:
-            sending.done = lambda report: None
+            sending.done = lambda _, report: None
             self.abort("cancelled")
 
         sent = self._sent = Deferred(cancel)

@@ -38,7 +38,7 @@ class Sending:
 
     envelope: Envelope
     content: Content
-    done: Callable[[Report], object]
+    done: Callable[[Sending, Report], object]
     progress: Callable[[int], object] | None = None
     verdicts: Verdicts = field(init=False)
     cancelled: bool = False
@@ -54,7 +54,7 @@ class Sending:
 
     def end(self) -> None:
         """Every recipient has a verdict: say so."""
-        self.done(self.verdicts.report())
+        self.done(self, self.verdicts.report())
 
     def defer(self, reason: str) -> None:
         """Whoever is left has to wait, for a reason of ours."""
@@ -75,7 +75,6 @@ class Transaction:
     @ivar content_flows: it is being sent, block by block.
     @ivar content_sent: all of it is, with whatever says that this is all.
     @ivar over: no more answers come.
-    @ivar chunk_unknown: the server did not know BDAT after all.
     @ivar chunk_refusal: the reply that refused a chunk before the last.
     @ivar is_answered: whether it is known that the server has heard of it.
     """
@@ -87,7 +86,6 @@ class Transaction:
     content_flows: bool = False
     content_sent: bool = False
     over: bool = False
-    chunk_unknown: bool = False
     is_answered: bool = False
     chunk_refusal: Reply | None = None
     _mail: list[Answer] = field(factory=list)
