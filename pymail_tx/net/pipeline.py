@@ -347,11 +347,11 @@ class Pipeline:
         flow.start(partial(self._all_put, transaction))
 
     def _blocks(self, transaction: Transaction) -> Iterator[bytes]:
-        sent = 0
+        sent, size = 0, transaction.planned.content.survey.size_bytes
         for block in transaction.planned.blocks(double_dots=not transaction.by_chunk):
             yield block
-            sent += len(block)
-            transaction.sending.sent(sent)
+            sent += len(block)  # with the dots that were doubled
+            transaction.sending.sent(min(sent, size))
 
     def _all_put(self, transaction: Transaction) -> None:
         transaction.content_flows = False
