@@ -16,7 +16,8 @@ by their order and by nothing else, so there is what no client can know:
 
   - A changed reply is what the server said. If it is to RCPT, it is the verdict
     on that recipient, if it is to the content, on that message.
-  - The replies to two RCPTs of one message, swapped, are two verdicts swapped.
+  - The replies to two RCPTs of one message, swapped, are two verdicts swapped. So
+    are, with chunks (RFC 3030), those to its last RCPT and to its content.
   - A reply too many right before the one to the content of a message with
     nothing behind it (a single one, and every one where the server does not
     pipeline) is taken for it, as by any client: nothing comes that could show
@@ -39,6 +40,7 @@ from tests.net.memory import TARGET, Network
 from tests.net.model_receiver import CONTENT, HARMLESS, OPENING_REPLIES, Fate, Fault, Kind, ModelReceiver, Said, Stored
 
 PIPELINES, ONE_BY_ONE = (b"PIPELINING",), (b"SIZE",)
+CHUNKS = (b"PIPELINING", b"CHUNKING")
 
 ALL_AT_ONCE = 1_000_000
 """As octets in a packet."""
@@ -145,7 +147,7 @@ class Burst:
         if stored > 1:
             yield f"stored {stored} times"
         if self.fault is None or self.fault.kind in HARMLESS:
-            expected = _expected(self.fates[number], place)
+            expected = self._expected(self.fates[number], place)
             if (outcome.status, outcome.uncertain) != expected:
                 yield f"not {expected}"
 
@@ -164,21 +166,26 @@ class Burst:
             return message
         if kind is Kind.SWAPPED and one.verb == next_one.verb == "RCPT":
             return {one.recipient, next_one.recipient}
+        if kind is Kind.SWAPPED and (one.verb, next_one.verb) == ("RCPT", CONTENT):
+            return message
         return set()
+
+    def _expected(self, fate: Fate, place: int) -> tuple[Status, bool]:
+        """What becomes of a recipient if nothing is spoilt, and whether that is uncertain."""
+        if self.offers == CHUNKS:
+            fate = evolve(fate, data=354)  # nobody asks
+            if any(other.hangs_up and other.mail == 250 and 250 in other.rcpt for other in self.fates):
+                return Status.DEFERRED, True  # everything was sent, and nothing could be proved
+        refusals = [code for code in (fate.mail, fate.rcpt[place], fate.data) if code >= 400]
+        if fate.hangs_up and not refusals:
+            return Status.DEFERRED, True
+        code = (*refusals, fate.content)[0]
+        return {2: Status.DELIVERED, 4: Status.DEFERRED, 5: Status.FAILED}[code // 100], False
 
     def _is_never_asked_for(self, mail: Said) -> bool:
         """Whether the message that begins with this reply to MAIL gets no 354."""
         asked_for = [said.sender for said in self.said if said.verb == "DATA" and said.octets.startswith(b"354")]
         return mail.verb == "MAIL" and mail.sender not in asked_for
-
-
-def _expected(fate: Fate, place: int) -> tuple[Status, bool]:
-    """What becomes of a recipient if nothing is spoilt, and whether that is uncertain."""
-    refusals = [code for code in (fate.mail, fate.rcpt[place], fate.data) if code >= 400]
-    if fate.hangs_up and not refusals:
-        return Status.DEFERRED, True
-    code = (*refusals, fate.content)[0]
-    return {2: Status.DELIVERED, 4: Status.DEFERRED, 5: Status.FAILED}[code // 100], False
 
 
 def _faults(positions: int) -> Iterator[Fault]:
@@ -205,17 +212,27 @@ class Bursts(SynchronousTestCase):
 class Unspoilt(Bursts):
     def test_everybody_hears_what_is_true(self) -> None:
         for fates in BURSTS.values():
-            for offers in (PIPELINES, ONE_BY_ONE):
+            for offers in (PIPELINES, ONE_BY_ONE, CHUNKS):
                 self.is_true(Burst(fates, offers=offers))
 
     def test_replies_cut_into_octets_are_the_same_replies(self) -> None:
         for fates in BURSTS.values():
             for packet_octets in (1, 2, 7, 100, ALL_AT_ONCE):
-                self.is_true(Burst(fates, packet_octets=packet_octets))
+                for offers in (PIPELINES, CHUNKS):
+                    self.is_true(Burst(fates, packet_octets=packet_octets, offers=offers))
 
 
 class OneSpoiltReply(Bursts):
     """Of every kind, at every position, and no outcome is untrue."""
+
+    def test_where_everything_goes_out_in_chunks(self) -> None:
+        for fates in BURSTS.values():
+            self.every_fault_is_harmless(fates, offers=CHUNKS)
+
+    def test_where_less_than_five_messages_go_out_in_chunks(self) -> None:
+        for count in range(1, 5):
+            for fates in BURSTS.values():
+                self.every_fault_is_harmless(fates[:count], offers=CHUNKS)
 
     def test_where_all_messages_are_taken(self) -> None:
         self.every_fault_is_harmless(BURSTS["all taken"])
@@ -269,9 +286,9 @@ class OneSpoiltReply(Bursts):
         st.lists(_FATE, min_size=1, max_size=5),
         st.builds(Fault, st.sampled_from(Kind), st.integers(0, 30), _CODE),
         st.one_of(st.none(), st.integers(1, 300)),
-        st.sampled_from([PIPELINES, PIPELINES, ONE_BY_ONE]),
+        st.sampled_from([PIPELINES, PIPELINES, ONE_BY_ONE, CHUNKS, CHUNKS]),
     )
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=800, deadline=None)
     def test_whatever_the_messages_fates(
         self, fates: Sequence[Fate], fault: Fault, packet_octets: int | None, offers: Sequence[bytes]
     ) -> None:
