@@ -12,10 +12,10 @@ not proved to be in step:
   - Each message behind another begins with RSET, which nobody refuses: replies
     that changed places across the border of two messages are found out, and no
     recipient of one joins the sender of another that was refused in its middle.
-  - Messages in a row end with EHLO, whose reply is known by its shape.
-  - A single message, with nothing behind it, needs no proof: it is as safe as
-    with any client. Only where its content went with BDAT there was no 354, and
-    an EHLO follows that costs no time.
+  - Messages in a row end with EHLO, whose reply is known by its shape. So does
+    a single message that goes by BDAT: no 354 stands before its verdict.
+  - A single message that goes by DATA, with nothing behind it, needs no proof:
+    it is as safe as with any client.
 
 If a session ends before the proof, none of the unproved replies counts, good
 or bad: the message is deferred, and uncertain if its content was sent.
@@ -336,7 +336,7 @@ class Pipeline:
         elif answer.severity == 2:
             self._violated(f"a yes to a chunk that is not sent yet: {answer}")
         else:
-            self._transaction_over(transaction, answer)
+            transaction.finally_answered(answer)
             self._client.abort(f"the server refused the content: {answer}")
 
     # The content, however it goes
@@ -367,6 +367,7 @@ class Pipeline:
 
     def _content_sent(self, transaction: Transaction) -> None:
         transaction.content_sent = True
+        self._is_row = self._is_row or transaction.by_chunk
         transaction.sending.sent(transaction.planned.content.survey.size_bytes)
 
     def _follow(self) -> None:
@@ -403,7 +404,7 @@ class Pipeline:
 
     def _proof_answered(self, answer: Answer) -> None:
         if isinstance(answer, SessionError) or self.out_of_step:
-            return
+            return  # what is out of step already is not put right by what came in the same packet
         if not (isinstance(answer, Reply) and answer.code == 250 and "PIPELINING" in self._client.extensions):
             self._violated(f"replies out of step: {answer} to the EHLO behind messages in a row")
             return
