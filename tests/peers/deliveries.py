@@ -64,12 +64,12 @@ class DeliveryCase(TestCase):
 
     timeout = 60
 
-    def agent(self, server: str, *, trust_root: str | None = None) -> SMTPAgent:
+    def agent(self, server: str, *, trust_root: str | None = None, max_messages_per_connection: int = 500) -> SMTPAgent:
         """An agent with one connection; it is closed when the test ends."""
         self.transcript = Transcript()
         agent = SMTPAgent(
             reactor, server, hostname="client.example.net", max_connections=1, trust_root=trust_root,
-            transcript=self.transcript,
+            transcript=self.transcript, max_messages_per_connection=max_messages_per_connection,
         )  # fmt: skip
         self.addCleanup(agent.close)
         return agent
