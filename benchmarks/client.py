@@ -5,8 +5,9 @@ Three parts:
 
   - a: messages a second. Messages of 1 KiB into Postfix's smtp-sink, over 20 connections and over one, beside
     smtp-source -d (Postfix's load generator, in C) and aiosmtplib on uvloop. Each sender is a process with one thread.
-  - b: round trips. A real Postfix behind a proxy that delays every octet by 50 ms each way: one cold message, from
-    connecting to its Report, and 50 messages given at once to an agent with one connection, beside smtplib.
+  - b: round trips. A real server behind a proxy that delays every octet by 50 ms each way, beside smtplib. Postfix: one
+    cold message, from connecting to its Report, and 50 messages given at once to an agent with one connection. Exim: a
+    cold message, and another when it is known to offer PIPECONNECT.
   - c: memory. A large file to a receiver that reads slowly, beside a message of 1 KiB; and what each of many sessions
     takes while it waits for the answer to its end of data.
 
@@ -32,6 +33,8 @@ from benchmarks import measure, peers
 from benchmarks.measure import MISSED, NOT_BUILT, Mark, Row, median_ratio, memory_kib
 from benchmarks.peers import Measured, NotHere
 from benchmarks.sender import MESSAGES_A_CONNECTION, TAKES_FILES
+from tests.peers.exim import Exim
+from tests.peers.postfix import Postfix
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
 
@@ -179,39 +182,68 @@ def _throughput_row(what: str, ours: Sequence[Throughput], theirs: Sequence[Thro
 # Part b, round trips
 
 
+@frozen
+class Way:
+    """
+    What is timed against a distant server.
+
+    @ivar send: does it, given the port.
+    @ivar ours: how many messages that are.
+    @ivar theirs: and how many smtplib sends.
+    """
+
+    what: str
+    mark: Mark
+    send: Callable[[int], Measured]
+    ours: int = 1
+    theirs: int = 1
+
+
 def round_trips(options: argparse.Namespace) -> Iterator[Row]:
     burst = min(MESSAGES_A_CONNECTION, options.messages)
     lockstep = min(LOCKSTEP_MESSAGES, options.messages)
-    cold, many = "cold message to Postfix", f"each of {burst} messages to Postfix, one connection"
-    cold_mark, many_mark = Mark(4.2, 3.7), Mark(0.2, 0.1)
+    one, many = (partial(peers.agent, messages=count, connections=1, content=CONTENT) for count in (1, burst))
+    known = partial(peers.agent_known, content=CONTENT)
+    to_postfix = (
+        Way("cold message to Postfix", Mark(4.2, 3.7), one),
+        Way(f"each of {burst} messages to Postfix, one connection", Mark(0.2, 0.1), many, burst, lockstep),
+    )
+    to_exim = (
+        Way("cold message to Exim", Mark(4.2, 3.7), one),
+        Way("cold message to Exim that offered PIPECONNECT before", Mark(3.2, 2.7), known),
+    )
+    yield from _distant(Postfix, to_postfix, options.repeat)
+    yield from _distant(Exim, to_exim, options.repeat)
+
+
+def _distant(server: type[Exim] | type[Postfix], ways: Sequence[Way], repeat: int) -> Iterator[Row]:
     try:
-        with peers.postfix() as port, peers.delay_proxy(port, DELAY_MS) as proxy:
+        with peers.of_tests(server) as port, peers.delay_proxy(port, DELAY_MS) as proxy:
             peers.by_smtplib(port, 1, CONTENT)  # Postfix starts its processes with the first message
-            yield _round_trips(cold, proxy.port, options.repeat, (1, 1), cold_mark)
-            yield _round_trips(many, proxy.port, options.repeat, (burst, lockstep), many_mark)
+            for way in ways:
+                yield _round_trips(way, proxy.port, repeat)
     except NotHere as problem:
-        yield Row(what=cold, unit="round trips", mark=cold_mark, remark=str(problem))
-        yield Row(what=many, unit="round trips", mark=many_mark, remark=str(problem))
+        for way in ways:
+            yield Row(what=way.what, unit="round trips", mark=way.mark, remark=str(problem))
 
 
-def _round_trips(what: str, port: int, repeat: int, messages: tuple[int, int], mark: Mark) -> Row:
-    ours, theirs = messages
+def _round_trips(way: Way, port: int, repeat: int) -> Row:
     sides: dict[str, Callable[[], Measured]] = {
-        OURS: partial(peers.agent, port, ours, 1, CONTENT),
-        SMTPLIB: partial(peers.by_smtplib, port, theirs, CONTENT),
+        OURS: partial(way.send, port),
+        SMTPLIB: partial(peers.by_smtplib, port, way.theirs, CONTENT),
     }
     found = measure.rounds(repeat, sides)
     our_trips, their_trips = (
         [one["elapsed_s"] / ROUND_TRIP_S / count for one in found[side]]
-        for side, count in zip((OURS, SMTPLIB), messages, strict=True)
+        for side, count in zip((OURS, SMTPLIB), (way.ours, way.theirs), strict=True)
     )
     return Row(
-        what=f"{what}, beside {SMTPLIB}",
+        what=f"{way.what}, beside {SMTPLIB}",
         unit="round trips",
         ours=statistics.median(our_trips),
         theirs=statistics.median(their_trips),
         ratio=median_ratio(our_trips, their_trips),
-        mark=mark,
+        mark=way.mark,
     )
 
 

@@ -27,6 +27,7 @@ from attrs import frozen
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests import peers
+from tests.peers.exim import Exim
 from tests.peers.postfix import Postfix
 
 HERE = Path(__file__).parent
@@ -130,15 +131,15 @@ def receiver(*options: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def postfix() -> Iterator[int]:
+def of_tests(server: type[Exim] | type[Postfix]) -> Iterator[int]:
     """
-    A real Postfix, that of the tests; gives its port for plain text.
+    A real server, one of the tests'; gives its port for plain text.
 
     @raise NotHere: it cannot be started.
     """
     owner = SynchronousTestCase()
     try:
-        yield Postfix.start(owner).port
+        yield server.start(owner).port
     except SkipTest as problem:
         raise NotHere(str(problem)) from None
     finally:
@@ -197,6 +198,11 @@ def _python(name: str, *options: str) -> list[str]:
 def agent(port: int, messages: int, connections: int, content: bytes) -> Measured:
     """Our agent. See C{sender.py}."""
     return _measured(_agent(port, messages, connections), content)
+
+
+def agent_known(port: int, content: bytes) -> Measured:
+    """The same, for one message to a server that it has sent one before."""
+    return _measured([*_agent(port, 1, 2), "--known"], content)
 
 
 def agent_with_file(port: int, path: Path) -> Measured:

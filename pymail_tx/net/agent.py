@@ -373,6 +373,8 @@ class _Connection:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
         if self.pipeline.out_of_step:
             self._agent._ehlo = b""  # this host gets no more messages in a row
+        if self.client.assumed is not None:
+            self._agent._connector.forget()
         if self.pipeline.knows_no_bdat:
             self._agent._chunking = False
         self._agent._forget(self)

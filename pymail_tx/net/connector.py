@@ -12,6 +12,14 @@ Policy of TLS (protocol-wise see RFC 3207, RFC 8314):
   - C{verified}: TLS with a certificate that verifies, or the message waits.
 
 With credentials (L{pymail_tx.net.login}) it is always C{verified}.
+
+A host that offers PIPECONNECT (Exim's) takes EHLO and a mail transaction's
+commands before it greets, which saves the waits for its greeting and for its
+EHLO reply. They are sent so where nothing has to be agreed on first: the session
+before had neither TLS nor credentials, and where TLS is C{opportunistic},
+STARTTLS was not offered. A host whose EHLO reply then differs in anything, a
+new STARTTLS included, has heard an envelope in plain text, but gets no content:
+it is forgotten, and the message goes the ordinary way.
 """
 
 from __future__ import annotations
@@ -31,6 +39,7 @@ from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, NoConnection, Refused, SessionError, SessionLost, TLSFailed
+from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.mechanisms import Identity
 from pymail_tx.core.outcome import Peer
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
@@ -90,18 +99,22 @@ class Connector:
         self._certificate = certificate
         self._source_address = source_address
         self._transcript = transcript
+        self._known: Extensions | None = None
         if self._target.tls is not TLSPolicy.NONE:
             self._creator()  # what is wrong with a file is wrong now, and not with a message later
 
     async def open(self, connected: Callable[[SMTPClient], object], *, helo: bool) -> SMTPClient:
         """
-        Open a session, ready for mail.
+        Open a session, ready for mail; if the host is known to take commands
+        before its greeting, as soon as there is a connection.
 
         @param connected: hears of each connection, also of one that does not
             become a session.
         @param helo: whether a session without extensions will do.
         @raise SessionError: none came about; its C{peer} says with whom.
         """
+        if self._known is not None:
+            return await self._open_early(connected, self._known)
         identity = await self._login.identity() if self._login else None
         starttls = self._target.scheme is not Scheme.SMTPS and self._target.tls is not TLSPolicy.NONE
         try:
@@ -110,6 +123,16 @@ class Connector:
             if self._target.tls is TLSPolicy.OPPORTUNISTIC and _is_tls_trouble(error):
                 return await self._open(connected, identity, starttls=False, helo=helo)
             raise
+
+    def forget(self) -> None:
+        """The host did not do as it was known to."""
+        self._known = None
+
+    async def _open_early(self, connected: Callable[[SMTPClient], object], offers: Extensions) -> SMTPClient:
+        client = await self._connect()
+        connected(client)
+        client.assume(offers, opening.early_hello(self._hostname))
+        return client
 
     async def _open(
         self, connected: Callable[[SMTPClient], object], identity: Identity | None, *, starttls: bool, helo: bool
@@ -125,7 +148,14 @@ class Connector:
         except BaseException:  # a cancel, which closed it already, or a bug: no session outlives its message
             client.abort()
             raise
+        self._known = client.extensions if self._can_be_early(client) else None
         return client
+
+    def _can_be_early(self, client: SMTPClient) -> bool:
+        offers = client.extensions
+        if client.tls or self._login or self.lmtp or not {"PIPELINING", "PIPECONNECT"} <= offers.keywords.keys():
+            return False
+        return self._target.tls is TLSPolicy.NONE or "STARTTLS" not in offers
 
     async def _negotiate(self, client: SMTPClient, identity: Identity | None, *, starttls: bool, helo: bool) -> None:
         opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)

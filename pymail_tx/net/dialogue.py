@@ -38,7 +38,15 @@ from zope.interface import implementer
 from pymail_tx.core import command, sasl
 from pymail_tx.core.command import COMMANDS, PIPELINED, Verb
 from pymail_tx.core.content import END_OF_DATA
-from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, ReplyTimeout, SessionError, SessionLost, TLSFailed
+from pymail_tx.core.errors import (
+    OutOfOrder,
+    ProtocolViolation,
+    Refused,
+    ReplyTimeout,
+    SessionError,
+    SessionLost,
+    TLSFailed,
+)
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
@@ -98,6 +106,8 @@ class Dialogue(LineReceiver):
 
     @ivar state: where the session is, by the replies that came.
     @ivar extensions: what the server's last EHLO reply offered.
+    @ivar assumed: what it will offer by all that is known, as long as that
+        reply has not come; see L{assume}.
     @ivar tls: the session's TLS, C{None} as long as it is plain text.
     @ivar ended_by: why the session is over; C{None} while it lasts and after a
         QUIT that was answered.
@@ -115,6 +125,7 @@ class Dialogue(LineReceiver):
     ) -> None:
         self.state = State.HANDSHAKE if implicit_tls else State.GREETING
         self.extensions = Extensions()
+        self.assumed: Extensions | None = None
         self.tls: TLSFacts | None = None
         self.ended_by: SessionError | None = None
         self.in_doubt = False
@@ -171,6 +182,20 @@ class Dialogue(LineReceiver):
             self._unsent.extend(exchanges)
         if self._group.octets is None:
             self._write()
+
+    def assume(self, offers: Extensions, hello: Exchange) -> None:
+        """
+        Wait neither for the greeting nor for the reply to EHLO: the server
+        takes commands before (Exim's PIPECONNECT), and it is known what it
+        offers. EHLO goes out with the first command, or when the greeting has
+        come. Should the server greet or offer otherwise, the session ends.
+
+        @param hello: EHLO.
+        """
+        self.assumed = offers
+        self._know(offers)
+        self._unsent.append(hello)
+        self._hoped = None
 
     def unsay(self, exchange: Exchange) -> bool:
         """
@@ -282,7 +307,8 @@ class Dialogue(LineReceiver):
 
     def _may_write(self) -> bool:
         if self._waiting:
-            return self._pipelining and self._waiting[-1].verb in PIPELINED
+            verb = self._waiting[-1].verb
+            return self._pipelining and (verb in PIPELINED or (self.assumed is not None and verb in _OPENING))
         return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
 
     def _write_lines(self, lines: list[bytes]) -> None:
@@ -440,10 +466,23 @@ class Dialogue(LineReceiver):
 
     def _learn_greeting(self, reply: Reply) -> None:
         self.greeting_reply = reply
+        if self.assumed is not None and reply.severity != 2:
+            self._end(Refused("greeting", reply))
 
     def _learn_extensions(self, reply: Reply) -> None:
         if reply.severity == 2:
             self._know(Extensions.of(reply))
+        if self.assumed is not None:
+            self._compare_with_assumed(reply)
+
+    def _compare_with_assumed(self, reply: Reply) -> None:
+        """What was said already is right only if nothing is otherwise."""
+        if reply.severity != 2:
+            self._end(Refused("EHLO", reply))
+        elif self.extensions != self.assumed:
+            self._end(SessionLost("the server does not offer what it offered before"))
+        else:
+            self.assumed = None
 
     def _forget_extensions(self, reply: Reply) -> None:
         if reply.severity == 2:
@@ -567,6 +606,8 @@ class _Group:
         if dialogue._unsent:  # who heard that a command does not fit may have said another
             dialogue._write()
 
+
+_OPENING = frozenset({Verb.GREETING, Verb.EHLO})
 
 _LEARNING: dict[Verb, Callable[[Dialogue, Reply], None]] = {
     Verb.GREETING: Dialogue._learn_greeting,

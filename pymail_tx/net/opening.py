@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pymail_tx.core.command import Verb
 from pymail_tx.core.errors import NotOffered, Refused
 from pymail_tx.core.reply import Reply, printable
 from pymail_tx.core.sasl import Credentials
+from pymail_tx.net.dialogue import Exchange
 from pymail_tx.net.protocol import Run, SMTPClient, run_here
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ async def greet(client: SMTPClient, name: str, *, helo: bool) -> None:
     """
     _accepted("greeting", await client.greeting())
     await _hello(client, name, helo=helo)
+
+
+def early_hello(name: str) -> Exchange:
+    """EHLO, for who says it before the greeting and needs no answer."""
+    return Exchange(Verb.EHLO, b"EHLO " + name.encode("ascii") + b"\r\n")
 
 
 async def secure(client: SMTPClient, name: str, creator: ClientTLS) -> None:

@@ -172,6 +172,9 @@ class Pipeline:
         verdicts.peer = self._peer
         envelope = sending.envelope
         planned = plan(envelope, sending.content, client.extensions, chunking=self._by_chunk, tls=self._peer.tls)
+        if planned.refused and client.assumed is not None:
+            self._ask_in_another(Transaction(sending, planned, (), by_chunk=False))
+            return True
         verdicts.refuse(planned.refused)
         if client.ended_by:
             verdicts.lost(client.ended_by, uncertain=False)
@@ -202,6 +205,11 @@ class Pipeline:
         else:
             sending.defer("4.5.3 the server takes no more in this session")
 
+    def _ask_in_another(self, transaction: Transaction) -> None:
+        """What the server is only assumed to offer fails nobody."""
+        self._row.append(transaction)
+        self._client.abort("a message needs what the server did not offer before")
+
     def _say_transaction(self, transaction: Transaction) -> None:
         client, exchanges = self._client, transaction.envelope()
         if self._row or client.hopes() is not State.READY:
@@ -209,7 +217,7 @@ class Pipeline:
         self._row.append(transaction)
         if not transaction.by_chunk:
             exchanges.append(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction)))
-        elif not transaction.planned.content.is_short:
+        elif client.assumed is not None or not transaction.planned.content.is_short:
             exchanges[-1].answered = partial(self._last_recipient_answered, transaction)
         else:
             exchanges += self._chunks(transaction)
@@ -300,7 +308,7 @@ class Pipeline:
         return [first, Exchange(Verb.BDAT, b"BDAT 0 LAST\r\n", answered)]
 
     def _last_recipient_answered(self, transaction: Transaction, answer: Answer) -> None:
-        """Content of more than a block waits until it is known that somebody wants it."""
+        """Content of more than a block, or before the greeting, waits until it is known that somebody wants it."""
         transaction.recipient_answered(answer)
         if not isinstance(answer, Reply):
             return
@@ -466,4 +474,5 @@ class Pipeline:
             return False
         is_good_bye = error.reply is not None and error.reply.code == _CLOSES_THE_SESSION
         untouched = not transaction.is_answered or (is_good_bye and transaction.is_answered_by(error.reply))
-        return self._begun > 1 and not transaction.content_sent and untouched
+        another_may_do = self._begun > 1 or self._client.assumed is not None
+        return another_may_do and not transaction.content_sent and untouched

@@ -165,12 +165,14 @@ class ModelReceiver:
     """
     @ivar fates: by the sender; a message without one is stored.
     @ivar offers: its extensions.
+    @ivar greeting: the code of its greeting.
     @ivar stored: what it took, in order.
     @ivar sessions: one for each connection there was.
     """
 
     fates: Mapping[bytes, Fate] = field(factory=dict)
     offers: Sequence[bytes] = (b"PIPELINING",)
+    greeting: int = 220
     stored: list[Stored] = field(factory=list)
     sessions: list[ModelSession] = field(factory=list)
 
@@ -214,7 +216,7 @@ class ModelSession:
     _is_last_chunk: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.said = [Said(reply(220), "greeting")]
+        self.said = [Said(reply(self.receiver.greeting), "greeting")]
 
     def hears(self, octets: bytes) -> None:
         """All that the client wrote up to now."""

@@ -14,15 +14,22 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
+import trustme
 from twisted.trial.unittest import SkipTest
 
 _T = TypeVar("_T")
 
 _SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
-_NEEDS_ROOT = frozenset({"postfix", "dovecot"})
+UNPACKED = Path("/var/lib/pymail-tx-peers")
+"""Where C{tests/peers/install} unpacks what cannot be installed beside Postfix; a folder for each package."""
+
+_UNPACKED = frozenset({"exim4-daemon-light", "opensmtpd"})
+
+_NEEDS_ROOT = frozenset({"postfix", "dovecot"}) | _UNPACKED
 """They start as root and give the right up themselves."""
 
 
@@ -30,7 +37,8 @@ def require(*peers: str) -> None:
     """
     Skip the running test unless every peer can be used here.
 
-    @param peers: names of commands: C{"postfix"}, C{"dovecot"}, C{"swaks"}.
+    @param peers: names of commands: C{"postfix"}, C{"dovecot"}, C{"swaks"}; or
+        of packages: C{"exim4-daemon-light"}, C{"opensmtpd"}.
     @raise SkipTest: one cannot, and this is not CI.
     """
     for peer in peers:
@@ -80,8 +88,33 @@ def eventually(what: str, look: Callable[[], _T], *, within_s: float = 20) -> _T
     return seen
 
 
+def maildir_messages(maildir: Path) -> list[bytes]:
+    """The new messages in a maildir, oldest first."""
+    files = sorted((maildir / "new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.read_bytes() for path in files]
+
+
+def write_certificate(directory: Path) -> None:
+    """
+    Make a certificate for C{localhost} and C{127.0.0.1}: C{certificate.pem} and
+    C{key.pem}, of the authority in C{ca.pem}.
+    """
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(str(directory / "certificate.pem"), append=True)
+
+
+def _is_here(peer: str) -> bool:
+    if peer in _UNPACKED:
+        return (UNPACKED / peer).is_dir()
+    return shutil.which(peer, path=_SYSTEM_PATH) is not None
+
+
 def _problem(peer: str) -> str:
-    if shutil.which(peer, path=_SYSTEM_PATH) is None:
+    if not _is_here(peer):
         return f"{peer} is not installed (as root on Debian, tests/peers/install does it)"
     if peer in _NEEDS_ROOT and os.geteuid() != 0:
         return f"{peer} can only be started by root"

@@ -38,7 +38,6 @@ import time
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-import trustme
 from attrs import Factory, define, field
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -233,8 +232,7 @@ class Postfix:
 
     def messages(self) -> list[bytes]:
         """The messages in the mailbox, oldest first, lines ending in LF as virtual(8) writes them."""
-        files = sorted((self.root / "mail" / "inbox" / "new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
-        return [path.read_bytes() for path in files]
+        return peers.maildir_messages(self.root / "mail" / "inbox")
 
     def queue(self) -> list[Queued]:
         """The messages in the queue, held ones included."""
@@ -265,7 +263,7 @@ class Postfix:
         for directory, (owner, mode) in _QUEUE.items():
             _make_directory(self.root / "queue" / directory, owner, mode)
         self._write_configuration()
-        self._make_certificate()
+        peers.write_certificate(self.root)
 
     def _write_configuration(self) -> None:
         nobody = pwd.getpwnam("nobody")
@@ -278,14 +276,6 @@ class Postfix:
         users = self.root / "dovecot" / "users"
         users.write_text(f"{self.user}:{self.password}\n")
         users.chmod(0o644)
-
-    def _make_certificate(self) -> None:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(self.ca_file))
-        certificate = authority.issue_cert("localhost", "127.0.0.1")
-        certificate.private_key_pem.write_to_path(str(self.root / "key.pem"))
-        for part in certificate.cert_chain_pems:
-            part.write_to_path(str(self.root / "certificate.pem"), append=True)
 
     def _run(self) -> None:
         etc = str(self.root / "etc")

@@ -32,13 +32,16 @@ class Requirements(SynchronousTestCase):
             failure = self.assertRaises(AssertionError, peers.require, NOBODY)
         self.assertRegex(str(failure), f"NOT TESTED, and CI has to: {NOBODY}")
 
-    def test_postfix_and_dovecot_are_missing_to_whoever_is_not_root(self) -> None:
+    def test_servers_are_missing_to_whoever_is_not_root(self) -> None:
         with patch.object(os, "geteuid", lambda: 1_000), patch.dict(os.environ, {"CI": "true"}):
-            for peer in ("postfix", "dovecot"):
+            for peer in ("postfix", "dovecot", "exim4-daemon-light", "opensmtpd"):
                 self.assertRaises(AssertionError, peers.require, peer)
 
     def test_make_test_says_to_whoever_is_not_root_what_is_left_out(self) -> None:
-        self.assertIn("Only root can start Postfix and Dovecot: the tests with them are skipped.", self.said(INSTALL))
+        self.assertIn(
+            "Only root can start Postfix, Dovecot, Exim and OpenSMTPD: the tests with them are skipped.",
+            self.said(INSTALL),
+        )
         without_swaks = self.said(INSTALL.replace("swaks:", f"{NOBODY}:"))
         self.assertIn("Only root can install Debian packages.", without_swaks)
         self.assertRegex(without_swaks, "NOT TESTED for that reason: delivery to and from .*swaks")

@@ -35,9 +35,10 @@ class Client(SynchronousTestCase):
         self.assertRegex(table, r"\n1 connection, beside smtp-source -d +messages/s +[\d,.]+ +[\d,.]+ +[\d.e+]+ ")
 
     def test_part_b_measures_beside_smtplib(self) -> None:
-        peers.require("postfix", "dovecot")
+        peers.require("postfix", "dovecot", "exim4-daemon-light")
         table = self.run_part("b", "--messages", "3")
         self.assertRegex(table, r"cold message to Postfix, beside smtplib +round trips +[\d.]+ +[\d.]+ +[\d.]+ ")
+        self.assertRegex(table, r"cold message to Exim that offered PIPECONNECT before, .* trips +[\d.]+ +[\d.]+ ")
         self.assertRegex(table, r"each of 3 messages to Postfix, .*, beside smtplib +round trips +[\d.]+ +[\d.]+ ")
 
     def test_part_c_measures_memory(self) -> None:
