@@ -185,7 +185,6 @@ class Pipeline:
         if not places or self._is_spent:
             self._leave_to_another(sending)
             return False
-        self._is_row = self._is_row or self._by_chunk
         if self._limits.rcpt_domain_max is not None:
             self._domains |= domains_of(places, envelope)
         self._begun += 1
@@ -375,6 +374,7 @@ class Pipeline:
 
     def _content_sent(self, transaction: Transaction) -> None:
         transaction.content_sent = True
+        self._is_row = self._is_row or transaction.by_chunk
         self._is_row = self._is_row or transaction.by_chunk
         transaction.sending.sent(transaction.planned.content.survey.size_bytes)
 

@@ -8,7 +8,7 @@ from itertools import groupby, takewhile
 
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.net.transcript import Direction
-from tests.peers.deliveries import MESSAGES, DeliveryCase, letter
+from tests.peers.deliveries import MESSAGES, REFUSED_EVERY, DeliveryCase, letter
 from tests.peers.exim import Exim
 
 
@@ -25,7 +25,8 @@ class AgentToExim(DeliveryCase):
 
     async def test_fifty_in_a_burst_by_bdat_are_found_as_they_were_sent(self) -> None:
         await self.fifty_are_delivered(self.agent(f"smtp://127.0.0.1:{self.exim.port}"), self.exim)
-        self.assertEqual((self.said("DATA"), self.said("BDAT")), (0, MESSAGES))
+        with_two = MESSAGES // REFUSED_EVERY  # recipients, and so with an empty last chunk
+        self.assertEqual((self.said("DATA"), self.said("BDAT")), (0, MESSAGES + with_two))
         self.assertGreater(self.said("EHLO"), 1)
         self.assertEqual(str(self.transcript).count("PIPECONNECT"), 1)  # the replies differ
 
