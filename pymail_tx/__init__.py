@@ -8,15 +8,20 @@ A delivery, from start to end:
      which says 250 when L{pymail_tx.spool} has committed it.
   2. L{pymail_tx.relay.scheduler} claims what is due; the claim has stored the
      attempt and the time of the next one before anything is tried.
-  3. L{pymail_tx.net.agent} connects as the route says, secures and
-     authenticates the session, and has L{pymail_tx.net.pipeline} say the
-     message over L{pymail_tx.net.protocol}, the state table at work.
-  4. What the server said becomes an outcome for each recipient
-     (L{pymail_tx.core.verdicts}), and the spool records it, a bounce included.
+  3. L{pymail_tx.net.agent} finds it a connection, as L{pymail_tx.core.pool}
+     decides: one that it keeps, or a new one, which L{pymail_tx.net.connector}
+     opens, secures and authenticates as the route says.
+  4. L{pymail_tx.net.pipeline} says it, perhaps behind the message before, over
+     L{pymail_tx.net.protocol}, the state table at work.
+  5. What the server said is noted in L{pymail_tx.net.transaction}, counts when
+     the replies are proved to be in step, and becomes an outcome for each
+     recipient (L{pymail_tx.core.verdicts}).
+  6. The spool records the outcomes, a bounce included.
 
-Applications that own their connections take the protocol; plain Python programs
-take the blocking L{pymail_tx.client.Session}, which drives the same protocol
-without a reactor.
+An application that sends by itself enters at 3, with C{SMTPAgent}. One that owns
+its connections takes the protocol, C{SMTPClient}; a plain Python program takes
+the blocking L{pymail_tx.client.Session}, which drives the same protocol without
+a reactor.
 
 The names below are loaded when they are first asked for, so that importing
 L{pymail_tx.client} stays light.

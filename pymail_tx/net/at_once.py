@@ -3,8 +3,9 @@ Writing at once: what the kernel takes now does not wait for the reactor.
 
 A TCP transport of Twisted's notes octets down, asks to be told when the socket
 can take them, and sends them then, which nearly always is at once. For a client
-that writes a few hundred octets and then waits, this is two system calls and
-a turn of the reactor a message too many: a third of what a message costs.
+that writes a few hundred octets and then waits, this is three system calls and
+a turn of the reactor a message too many: an eighth of what a message costs over
+one connection (docs/adr/0005-writing-at-once.md).
 """
 
 from __future__ import annotations
