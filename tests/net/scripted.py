@@ -22,7 +22,7 @@ from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -35,6 +35,7 @@ from pymail_tx.core.outcome import Outcome, Report
 from pymail_tx.core.reply import Reply
 from pymail_tx.net.protocol import SMTPClient
 from pymail_tx.net.tls import ClientTLS
+from pymail_tx.net.transcript import Transcript
 
 _Result = TypeVar("_Result")
 _Error = TypeVar("_Error", bound=Exception)
@@ -99,26 +100,23 @@ class Wire(StringTransport):
     def loseWriteConnection(self) -> None: ...
 
 
-class ScriptedServer:
+class ScriptedPeer:
     """
-    The server's end of one session.
+    The server's end of one connection.
 
     @ivar lingers: it does not close when the client does; as a peer under TLS
         that sends no close_notify.
     """
 
-    def __init__(
-        self, case: SynchronousTestCase, *, implicit_tls: ClientTLS | None = None,
-        timeouts_s: Mapping[Verb, float] | None = None,
-    ) -> None:  # fmt: skip
-        self.clock = Clock()
+    def __init__(self, case: SynchronousTestCase, protocol: IProtocol, clock: Clock) -> None:
+        self.clock = clock
         self.wire = Wire()
         self.lingers = False
-        self.client = SMTPClient(self.clock, host="mx.example", implicit_tls=implicit_tls, timeouts_s=timeouts_s)
         self._case = case
+        self._protocol = protocol
         self._is_lost = False
         self._read = 0
-        self.client.makeConnection(self.wire)
+        protocol.makeConnection(self.wire)
 
     # What the server does
 
@@ -127,7 +125,7 @@ class ScriptedServer:
         self.sends("".join(line + "\r\n" for line in lines).encode())
 
     def sends(self, octets: bytes) -> None:
-        self.client.dataReceived(octets)
+        self._protocol.dataReceived(octets)
         self._settle()
 
     def passes(self, seconds: float) -> None:
@@ -137,20 +135,7 @@ class ScriptedServer:
     def loses_connection(self, reason: Exception | None = None) -> None:
         if not self._is_lost:
             self._is_lost = True
-            self.client.connectionLost(Failure(reason or ConnectionLost("reset")))
-
-    def opens(self, *keywords: str) -> None:
-        """Greet, and answer EHLO with these keywords."""
-        hello = settled(self.client.ehlo("me.example"))
-        self.says("220 mx.example ESMTP")
-        self.expects("EHLO me.example")
-        self.says(*ehlo_lines(*keywords))
-        self._case.assertEqual(len(hello), 1)
-
-    def shakes_hands(self) -> None:
-        """The TLS handshake is over."""
-        self.client.handshakeCompleted()
-        self._settle()
+            self._protocol.connectionLost(Failure(reason or ConnectionLost("reset")))
 
     # What the test sees
 
@@ -168,18 +153,48 @@ class ScriptedServer:
     def is_closed(self) -> bool:
         return bool(self.wire.disconnecting)
 
-    def ends(self) -> None:
-        """Close what is still open. Nothing must be left that would happen later."""
-        if not self._is_lost:
-            self.loses_connection(ConnectionDone())
-        self._case.assertEqual(self.clock.getDelayedCalls(), [])
-
     def _settle(self) -> None:
         """A transport that was closed reports the loss after the call, as a reactor's does."""
         if self.wire.disconnected:
             self.loses_connection(ConnectionAborted())
         elif self.wire.disconnecting and not self.lingers:
             self.loses_connection(ConnectionDone())
+
+
+class ScriptedServer(ScriptedPeer):
+    """
+    The same for a client that is made here.
+    """
+
+    def __init__(
+        self, case: SynchronousTestCase, *, implicit_tls: ClientTLS | None = None,
+        timeouts_s: Mapping[Verb, float] | None = None, lmtp: bool = False, transcript: Transcript | None = None,
+    ) -> None:  # fmt: skip
+        clock = Clock()
+        self.client = SMTPClient(
+            clock, host="mx.example", implicit_tls=implicit_tls, timeouts_s=timeouts_s, lmtp=lmtp, transcript=transcript
+        )
+        super().__init__(case, self.client, clock)
+
+    def opens(self, *keywords: str) -> None:
+        """Greet, and answer EHLO, or LHLO, with these keywords."""
+        client = self.client
+        hello = settled(client.lhlo("me.example") if client.lmtp else client.ehlo("me.example"))
+        self.says("220 mx.example ESMTP")
+        self.expects("LHLO me.example" if client.lmtp else "EHLO me.example")
+        self.says(*ehlo_lines(*keywords))
+        self._case.assertEqual(len(hello), 1)
+
+    def shakes_hands(self) -> None:
+        """The TLS handshake is over."""
+        self.client.handshakeCompleted()
+        self._settle()
+
+    def ends(self) -> None:
+        """Close what is still open. Nothing must be left that would happen later."""
+        if not self._is_lost:
+            self.loses_connection(ConnectionDone())
+        self._case.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 def ehlo_lines(*keywords: str) -> list[str]:
@@ -194,10 +209,13 @@ class ScriptedCase(SynchronousTestCase):
         self.addCleanup(gc.collect)  # comes last: a Deferred that failed unheard says so when it is collected
 
     def server(
-        self, *keywords: str, implicit_tls: ClientTLS | None = None, timeouts_s: Mapping[Verb, float] | None = None
-    ) -> ScriptedServer:
+        self, *keywords: str, implicit_tls: ClientTLS | None = None, timeouts_s: Mapping[Verb, float] | None = None,
+        lmtp: bool = False, transcript: Transcript | None = None,
+    ) -> ScriptedServer:  # fmt: skip
         """A server that the client has just connected to; with keywords, one that answered EHLO with them."""
-        server = ScriptedServer(self, implicit_tls=implicit_tls, timeouts_s=timeouts_s)
+        server = ScriptedServer(
+            self, implicit_tls=implicit_tls, timeouts_s=timeouts_s, lmtp=lmtp, transcript=transcript
+        )
         self.addCleanup(server.ends)
         if keywords:
             server.opens(*keywords)
