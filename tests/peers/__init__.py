@@ -20,9 +20,9 @@ from twisted.trial.unittest import SkipTest
 
 _T = TypeVar("_T")
 
-_SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+_SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/dovecot"
 
-_NEEDS_ROOT = frozenset({"postfix", "dovecot"})
+_NEEDS_ROOT = frozenset({"postfix", "dovecot", "lmtp"})
 """They start as root and give the right up themselves."""
 
 
