@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, unquote_to_bytes
@@ -28,6 +29,9 @@ from pymail_tx.core.secret import Secret
 
 MAX_REJECT_OCTETS = 500
 """A refusal's text: with C{550 5.7.1} and CRLF it fills a reply line (RFC 5321 §4.5.3.1.5: 512)."""
+
+MAX_SOCKET_PATH_OCTETS = 107
+"""Linux's C{sockaddr_un} has 108, with a NUL at the end."""
 
 
 class Scheme(enum.Enum):
@@ -389,6 +393,8 @@ def _lmtp_unix(text: _Text) -> Target:
     path = text.rest.removeprefix("//")
     if not path.startswith("/") or path == "/" or "\0" in path:
         raise text.wrong("is no Unix socket; write lmtp+unix:///path")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_OCTETS:
+        raise text.wrong(f"has a longer path than a Unix socket can have, which is {MAX_SOCKET_PATH_OCTETS} octets")
     return Target(scheme=Scheme.LMTP_UNIX, path=path)
 
 

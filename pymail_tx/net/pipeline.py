@@ -344,6 +344,8 @@ class Pipeline:
             self._violated(f"a yes to a chunk that is not sent yet: {answer}")
         else:
             transaction.finally_answered(answer)
+            if self._row[0] is transaction:
+                self._prove()  # not all of it is sent, so that at worst a message is refused by words for another
             self._client.abort(f"the server refused the content: {answer}")
 
     # The content, however it goes

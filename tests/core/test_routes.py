@@ -124,6 +124,8 @@ class Targets(SynchronousTestCase):
         self.assertEqual(Target.parse("maildir:var/mail"), Target(scheme=Scheme.MAILDIR, path="var/mail"))
         self.assertEqual(Target.parse("reject:No: go away"), Target(scheme=Scheme.REJECT, text="No: go away"))
         self.assertEqual(Target.parse("lmtp+unix:///run/l"), Target(scheme=Scheme.LMTP_UNIX, path="/run/l"))
+        longest = "/" + "x" * 106
+        self.assertEqual(Target.parse(f"lmtp+unix://{longest}").path, longest)
 
     def test_what_is_no_target_says_what_is(self) -> None:
         for text, words in {
@@ -139,6 +141,7 @@ class Targets(SynchronousTestCase):
             "maildir:a\0b": "write for example maildir:",
             "discard:x": "is more than discard:",
             "lmtp+unix:socket": "write lmtp+unix:///path",
+            "lmtp+unix:///" + "x" * 107: "107 octets",
             "reject:": "needs words",
             "reject:\r\n250 ok": "needs words",
             "reject:é": "needs words",

@@ -56,6 +56,12 @@ class AgentCase(ScriptedCase):
 
     def connected(self, *keywords: str) -> ScriptedPeer:
         """The server's end of the agent's next connection; it has answered EHLO, or LHLO, with these keywords."""
+        server = self.greeted()
+        server.says(*ehlo_lines(*keywords))
+        return server
+
+    def greeted(self) -> ScriptedPeer:
+        """The same, and the server has only greeted so far."""
         factory = self.reactor.tcpClients[len(self.servers)][2]
         protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.25", 25))
         assert protocol
@@ -63,7 +69,6 @@ class AgentCase(ScriptedCase):
         self.servers.append(server)
         server.says("220 mx.example ESMTP")
         server.expects(f"{self.hello} me.example")
-        server.says(*ehlo_lines(*keywords))
         return server
 
     @property

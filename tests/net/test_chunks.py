@@ -4,12 +4,11 @@ Content that goes with BDAT (RFC 3030): whole transactions in one write.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 
 from pymail_tx.core.content import BLOCK_OCTETS
-from pymail_tx.core.outcome import Report
 from pymail_tx.net.pipeline import MAX_BURST_MESSAGES, MAX_BURST_OCTETS
-from tests.net.scripted import ScriptedPeer, ehlo_lines, settled
+from tests.net.scripted import ScriptedPeer, ehlo_lines
 from tests.net.scripted_agent import ANN, BOB, HELLO, AgentCase
 
 OFFERS = ("PIPELINING", "CHUNKING")
@@ -51,6 +50,29 @@ class Bursts(ChunkCase):
         self.takes(server, 3)
         self.proves(server)
         self.assertEqual([self.found(each) for each in sent], [[("delivered", "2.0.0")]] * 3)
+
+    def test_several_recipients_are_parted_from_the_verdict_by_a_chunk_of_its_own(self) -> None:
+        sent = self.sends(ANN, BOB)
+        server = self.connected(*OFFERS)
+        envelope = ENVELOPE + b"RCPT TO:<bob@example.com>\r\n"
+        self.assertEqual(server.wrote(), envelope + b"BDAT %d\r\n" % len(HELLO) + HELLO + chunk(b"") + PROOF)
+        server.says("250 ok", "250 ok", "550 5.1.1 no", "250 chunk", "250 queued")
+        self.proves(server)
+        self.assertEqual(self.found(sent), [("delivered", "2.0.0"), ("failed", "5.1.1")])
+
+    def test_a_refusal_of_the_first_chunk_is_the_verdict(self) -> None:
+        sent = self.sends(ANN, BOB)
+        server = self.connected(*OFFERS)
+        server.says("250 ok", "250 ok", "550 5.1.1 no", "552 5.3.4 too big", "503 5.5.1 no chunk before")
+        self.proves(server)
+        self.assertEqual(self.found(sent), [("failed", "5.3.4"), ("failed", "5.1.1")])
+
+    def test_a_yes_behind_the_refusal_of_a_chunk_is_nobodys_delivery(self) -> None:
+        sent = self.sends(ANN, BOB)
+        server = self.connected(*OFFERS)
+        server.says("250 ok", "250 ok", "250 ok", "552 5.3.4 too big", "250 queued")
+        self.assertTrue(server.is_closed)
+        self.assertEqual(self.found(sent), [("deferred?", "4.5.0")] * 2)
 
     def test_a_single_message_is_proved_as_well_for_want_of_a_354(self) -> None:
         sent = self.sends()
@@ -181,21 +203,12 @@ class Unknown(ChunkCase):
         server.says("250 ok", "250 ok", *["500 5.5.1 what?"] * 4, *ehlo_lines(*OFFERS))
         self.assertEqual(self.found(sent), [("deferred?", "4.5.0")])
 
-    def test_the_agent_remembers_it(self) -> None:
-        settled(self.sends())
-        server = self.connected(*OFFERS)
-        server.says("250 ok", "250 ok", "500 5.5.1 what?")
-        self.by_data(self.sends()).loses_connection()
-        self.by_data(self.sends())
-
-    def test_messages_in_a_row_go_on_by_data(self) -> None:
-        settled(self.sends())
-        server = self.connected(*OFFERS)
-        server.says("250 ok", "250 ok", "500 5.5.1 what?")
-        self.by_data(self.sends())
-        [_, server] = self.servers
+    def test_the_agent_remembers_it_and_goes_on_by_data_in_a_row(self) -> None:
+        self.sends()
+        self.connected(*OFFERS).says("250 ok", "250 ok", "500 5.5.1 what?")
         first, second = self.sends(), self.sends()
-        server.wrote()
+        server = self.connected(*OFFERS)
+        self.assertEqual(server.wrote(), ENVELOPE + b"DATA\r\n")
         server.says("250 ok", "250 ok", "354 go ahead")
         self.assertEqual(server.wrote(), HELLO + b".\r\nRSET\r\n" + ENVELOPE + b"DATA\r\n")
         server.says("250 queued", "250 ok", "250 ok", "250 ok", "354 go ahead")
@@ -203,7 +216,7 @@ class Unknown(ChunkCase):
         server.says("250 queued", *ehlo_lines(*OFFERS))
         self.assertEqual((self.found(first), self.found(second)), ([("delivered", "2.0.0")], [("delivered", "2.0.0")]))
 
-    def test_so_is_a_server_that_refuses_the_command_of_long_content(self) -> None:
+    def test_long_content_of_which_not_all_is_sent_is_certainly_not_delivered(self) -> None:
         sent = self.sends(content=LONG)
         server = self.connected(*OFFERS)
         server.wire.window = 1
@@ -211,7 +224,6 @@ class Unknown(ChunkCase):
         server.says("502 5.5.1 not implemented")
         self.assertTrue(server.is_closed)
         self.assertEqual(self.found(sent), [("deferred", "4.5.0")])
-        self.by_data(self.sends(content=LONG), content=LONG)
 
     def test_with_nobody_accepted_a_refusal_is_only_that(self) -> None:
         for refusal in ("503 5.5.1 no valid recipients", "554 5.5.1 no valid recipients", "500 5.5.1", "502 5.5.1"):
@@ -237,16 +249,6 @@ class Unknown(ChunkCase):
             self.proves(server)
             self.assertEqual(self.found(sent), [found])
 
-    def by_data(self, sent: Deferred[Report], content: bytes = HELLO) -> ScriptedPeer:
-        """It goes over another connection, and no BDAT is said there, though CHUNKING is offered."""
-        server = self.connected(*OFFERS)
-        self.assertEqual(server.wrote(), ENVELOPE + b"DATA\r\n")
-        server.says("250 ok", "250 ok", "354 go ahead")
-        self.assertEqual(server.wrote(), content + b".\r\n")
-        server.says("250 queued")
-        self.assertEqual(self.found(sent), [("delivered", "2.0.0")])
-        return server
-
 
 class LongContent(ChunkCase):
     """Of more than a block."""
@@ -269,7 +271,7 @@ class LongContent(ChunkCase):
         server.wrote()
         server.says("250 ok", "550 5.1.1 no")
         server.expects("RSET")
-        server.says("250 ok")
+        self.proves(server)
         self.assertEqual(self.found(sent), [("failed", "5.1.1")])
 
     def test_it_waits_for_the_transport(self) -> None:

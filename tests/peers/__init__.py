@@ -22,14 +22,14 @@ from twisted.trial.unittest import SkipTest
 
 _T = TypeVar("_T")
 
-_SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+_SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/dovecot"
 
 UNPACKED = Path("/var/lib/pymail-tx-peers")
 """Where C{tests/peers/install} unpacks what cannot be installed beside Postfix; a folder for each package."""
 
 _UNPACKED = frozenset({"exim4-daemon-light", "opensmtpd"})
 
-_NEEDS_ROOT = frozenset({"postfix", "dovecot"}) | _UNPACKED
+_NEEDS_ROOT = frozenset({"postfix", "dovecot", "lmtp"}) | _UNPACKED
 """They start as root and give the right up themselves."""
 
 
