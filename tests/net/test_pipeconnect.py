@@ -195,6 +195,12 @@ class Chunks(EarlyCase):
         self.assertEqual(self.heard()[1:], ["EHLO MAIL RCPT", ORDINARY])
         self.assertEqual(self.stored(1), 1)
 
+    def test_a_violation_before_that_costs_the_host_nothing_else(self) -> None:
+        sent = self.gives(1)
+        self.last.fault = Fault(Kind.TORN, -OPENING_REPLIES)
+        self.assertEqual(self.ends(sent).status.value, "delivered")
+        self.assertEqual(self.heard()[1:], ["EHLO MAIL RCPT", "EHLO MAIL RCPT BDAT . EHLO QUIT"])
+
 
 class Broken(EarlyCase):
     """The host does no more what it did: the connection is closed without content, and the ordinary way is gone."""
