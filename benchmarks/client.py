@@ -30,9 +30,9 @@ from pathlib import Path
 from attrs import frozen
 
 from benchmarks import measure, peers
-from benchmarks.measure import MISSED, NOT_BUILT, Mark, Row, median_ratio, memory_kib
+from benchmarks.measure import MISSED, Mark, Row, median_ratio, memory_kib
 from benchmarks.peers import Measured, NotHere
-from benchmarks.sender import MESSAGES_A_CONNECTION, TAKES_FILES
+from benchmarks.sender import MESSAGES_A_CONNECTION
 from tests.peers.exim import Exim
 from tests.peers.postfix import Postfix
 
@@ -261,8 +261,6 @@ def memory(options: argparse.Namespace) -> Iterator[Row]:
 
 def _file_row(what: str, options: argparse.Namespace, chunking: Sequence[str]) -> Row:
     mark = Mark(16)
-    if not TAKES_FILES:
-        return Row(what=what, unit="MiB", mark=mark, missing=NOT_BUILT)
     with ExitStack() as stack:
         slow = stack.enter_context(peers.receiver("--octets-per-s", str(SLOW_OCTETS_PER_S), *chunking))
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))) / "message"

@@ -6,69 +6,80 @@ Our agent as a process of its own, measured from within.
 It sends the content on its standard input, or that of a file, and prints the seconds from the first C{send} to the last
 Report, its CPU time for that and its peak memory, as JSON. Unless every message was delivered, it fails.
 
-Where the agent has a pool, as many messages are under way as the pool can keep moving; without one, each has a
-connection of its own, and there are as many messages as connections.
+As many messages are under way as the connections can keep moving.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import inspect
 import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import BinaryIO
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from benchmarks.measure import memory_kib
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.outcome import Status
+from pymail_tx.core.outcome import Report, Status
+from pymail_tx.core.pool import MAX_MESSAGES_PER_CONNECTION
 from pymail_tx.net.agent import SMTPAgent
 
 MESSAGES_A_CONNECTION = 50
-"""Under way at a time, where there is a pool: the burst that is measured against a distant server."""
+"""Under way at a time: the burst that is measured against a distant server."""
 
 ENVELOPE = Envelope("ann@example.net", ["bob@example.org"])
 
-HAS_POOL = "max_connections" in inspect.signature(SMTPAgent).parameters
-"""Whether the agent can send several messages over a connection."""
 
-TAKES_FILES = inspect.signature(SMTPAgent.send).parameters["content"].annotation not in ("bytes", bytes)
-"""Whether it takes content as an open file."""
+class _Sender:
+    """Keeps so many messages under way until all are delivered."""
+
+    def __init__(self, agent: SMTPAgent, content: bytes | BinaryIO, messages: int) -> None:
+        self.all_delivered: Deferred[None] = Deferred()
+        self._agent = agent
+        self._content = content
+        self._left = self._unsent = messages
+
+    def start(self, at_once: int) -> Deferred[None]:
+        for _ in range(min(at_once, self._unsent)):
+            self._send_one()
+        return self.all_delivered
+
+    def _send_one(self) -> None:
+        self._unsent -= 1
+        self._agent.send(ENVELOPE, self._content).addCallbacks(self._reported, self.all_delivered.errback)
+
+    def _reported(self, report: Report) -> None:
+        (outcome,) = report.outcomes
+        if outcome.status is not Status.DELIVERED:
+            self.all_delivered.errback(RuntimeError(f"not delivered: {outcome}"))
+            return
+        self._left -= 1
+        if self._unsent:
+            self._send_one()
+        elif not self._left:
+            self.all_delivered.callback(None)
 
 
 async def _measure(reactor: IReactorTime, options: argparse.Namespace) -> None:
-    content = cast("bytes", options.file.open("rb")) if options.file else sys.stdin.buffer.read()  # see TAKES_FILES
-    pool: dict[str, Any] = {"max_connections": options.connections} if HAS_POOL else {}
+    content = options.file.open("rb") if options.file else sys.stdin.buffer.read()
+    agent = SMTPAgent(
+        reactor, options.server, hostname="client.example.net", max_connections=options.connections,
+        max_messages_per_connection=1 if options.known else MAX_MESSAGES_PER_CONNECTION,
+    )  # fmt: skip
     if options.known:
-        pool["max_messages_per_connection"] = 1
-    agent = SMTPAgent(reactor, options.server, hostname="client.example.net", **pool)
-    at_once = options.connections * (MESSAGES_A_CONNECTION if HAS_POOL else 1)
-    todo = iter(range(options.messages))
-    if options.known:
-        await _send(agent, content, iter([0]))
+        await _Sender(agent, content, 1).start(1)
     gc.freeze()  # what was imported stays, and need not be looked through again: see docs/explanation/performance.md
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    senders = [Deferred.fromCoroutine(_send(agent, content, todo)) for _ in range(min(at_once, options.messages))]
-    await gatherResults(senders, consumeErrors=True)
+    await _Sender(agent, content, options.messages).start(options.connections * MESSAGES_A_CONNECTION)
     elapsed_s, used_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     await agent.close()
     print(json.dumps({"elapsed_s": elapsed_s, "cpu_s": used_s, "peak_kib": memory_kib("self", "VmHWM")}))
-
-
-async def _send(agent: SMTPAgent, content: bytes, todo: Iterator[int]) -> None:
-    for _ in todo:
-        report = await agent.send(ENVELOPE, content)
-        (outcome,) = report.outcomes
-        if outcome.status is not Status.DELIVERED:
-            raise RuntimeError(f"not delivered: {outcome}")
 
 
 def _options() -> argparse.Namespace:
