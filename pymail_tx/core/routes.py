@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, unquote_to_bytes
@@ -393,7 +392,7 @@ def _lmtp_unix(text: _Text) -> Target:
     path = text.rest.removeprefix("//")
     if not path.startswith("/") or path == "/" or "\0" in path:
         raise text.wrong("is no Unix socket; write lmtp+unix:///path")
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_OCTETS:
+    if len(path.encode("utf-8", "surrogateescape")) > MAX_SOCKET_PATH_OCTETS:
         raise text.wrong(f"has a longer path than a Unix socket can have, which is {MAX_SOCKET_PATH_OCTETS} octets")
     return Target(scheme=Scheme.LMTP_UNIX, path=path)
 
