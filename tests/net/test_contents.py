@@ -141,6 +141,17 @@ class Spoilt(ContentCase):
     def test_it_cannot_be_read_any_more(self) -> None:
         self.is_deferred(lambda file: setattr(file, "breaks", OSError("input/output error")), "input/output error")
 
+    def test_it_is_gone_when_it_is_to_be_re_encoded(self) -> None:
+        file = Watched("Subject: x\r\n\r\nGrüße\r\n".encode())
+        sent, behind = self.looked_through(file), self.sends()
+        file.close()
+        server = self.flows(*BY_DATA, window=1_000)
+        [outcome] = self.successResultOf(sent).outcomes
+        self.assertEqual(outcome.status.value, "deferred", outcome)
+        self.assertRegex(outcome.reason, "^4.3.0 the content cannot be read: .*closed file")
+        server.says("250 2.0.0 queued")
+        self.assertEqual(self.found(behind), [("delivered", "2.0.0")])
+
     def test_the_next_message_goes_over_another_connection(self) -> None:
         file = Watched()
         self.looked_through(file)
@@ -254,3 +265,21 @@ class Progress(ContentCase):
         server = self.flows(*BY_DATA, window=10_000_000)
         self.assertEqual((max(heard), heard[-1]), (300_000, 300_000))
         server.loses_connection()
+
+    def test_a_function_that_raises_harms_no_message_and_is_left_in_peace(self) -> None:
+        for offers in (BY_DATA, BY_CHUNK):
+            for content in (io.BytesIO(LONG), HELLO):
+                self.setUp()
+                heard: list[int] = []
+
+                def progress(octets: int, heard: list[int] = heard) -> None:
+                    heard.append(octets)
+                    raise RuntimeError("no terminal")
+
+                sent = self.agent.send(envelope(), content, progress=progress)
+                self.reactor.advance(0)
+                server = self.flows(*offers, window=10_000_000)
+                server.says("250 2.0.0 queued", *(ehlo_lines(*offers) if offers is BY_CHUNK else ()))
+                self.assertEqual(self.found(sent), [("delivered", "2.0.0")])
+                self.assertEqual(len(heard), 1)
+                self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)

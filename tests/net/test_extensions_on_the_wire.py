@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.core.envelope import Envelope, Recipient
@@ -15,7 +16,7 @@ from tests.net.certificates import Certificate, self_signed
 from tests.net.loopback import HOST, Script
 from tests.net.memory import TARGET, Network
 from tests.net.model_receiver import Fate, ModelReceiver
-from tests.net.scripted import ScriptedCase, outcomes
+from tests.net.scripted import ScriptedCase, ehlo_lines, outcomes
 from tests.net.scripted_agent import AgentCase
 from tests.net.test_agent import AgentTestCase
 
@@ -98,6 +99,51 @@ class Limits(SynchronousTestCase):
         self.successResultOf(closing)
         self.assertEqual([outcomes(self.successResultOf(one)) for one in sent], [[("failed", "5.0.0")]] * 3)
         self.assertEqual([session.verbs.count("MAIL") for session in network.receiver.sessions], [2, 1])
+
+
+class CancelledRest(AgentCase):
+    """Of a message that goes in several transactions, cancelled when it is too late for the first."""
+
+    def test_it_is_not_sent_in_chunks(self) -> None:
+        self.begins("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=1")
+        self.server.wrote()
+        self.split.cancel()
+        self.server.says(*["250 ok"] * 7, *ehlo_lines("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=1"))
+        self.server.expects()
+
+    def test_it_is_not_sent_by_data(self) -> None:
+        self.begins("PIPELINING", "LIMITS RCPTMAX=1")
+        self.server.says("250 ok", "250 ok", "354 go ahead")
+        self.split.cancel()
+        self.server.wrote()
+        self.server.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
+        self.assertEqual(self.server.wrote(), CONTENT + b".\r\nEHLO me.example\r\n")
+        self.server.says("250 queued", *ehlo_lines("PIPELINING"))
+        self.server.expects()
+
+    def test_nor_if_the_message_behind_it_is_being_sent(self) -> None:
+        long = b"Subject: x\r\n\r\n" + (b"y" * 62 + b"\r\n") * 3_000
+        self.begins("PIPELINING", "LIMITS RCPTMAX=1", behind=long)
+        self.server.says("250 ok", "250 ok", "354 go ahead")
+        self.server.wire.window = 1
+        self.server.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
+        self.split.cancel()
+        self.server.wrote()
+        self.server.wire.widen(1_000_000)
+        self.assertTrue(self.server.wrote().endswith(b"\r\n.\r\nEHLO me.example\r\n"))
+        self.server.says("250 queued", *ehlo_lines("PIPELINING"))
+        self.server.expects()
+
+    def begins(self, *offers: str, behind: bytes = CONTENT) -> None:
+        """The message, and another one behind it."""
+        self.has()
+        self.split = self.sends("ann@example.com", "bob@example.com", content=CONTENT)
+        self.behind = self.sends("cat@example.com", content=behind)
+        self.server = self.connected(*offers)
+
+    def tearDown(self) -> None:
+        self.fails_with(CancelledError, self.split)
+        self.assertEqual(self.found(self.behind), [DELIVERED])
 
 
 class LimitsOfOneSession(ScriptedCase):
