@@ -137,6 +137,8 @@ class Pipeline:
         others are behind it, it is too late.
         """
         sending.cancelled = True
+        if sending in self._again:
+            self._again.remove(sending)
         if not self._row or self._row[-1].sending is not sending:
             return
         if self._row[-1].content_flows or len(self._row) == 1:
@@ -171,7 +173,11 @@ class Pipeline:
         client, verdicts = self._client, sending.verdicts
         verdicts.peer = self._peer
         envelope = sending.envelope
-        planned = plan(envelope, sending.content, client.extensions, chunking=self._by_chunk, tls=self._peer.tls)
+        try:
+            planned = plan(envelope, sending.content, client.extensions, chunking=self._by_chunk, tls=self._peer.tls)
+        except OSError as problem:  # what is to be re-encoded is read here
+            sending.lost(_unreadable(str(problem)))
+            return False
         if planned.refused and client.assumed is not None:
             self._ask_in_another(Transaction(sending, planned, (), by_chunk=False))
             return True
@@ -352,7 +358,7 @@ class Pipeline:
 
     def _start_flow(self, transaction: Transaction, put: Callable[[bytes], bool]) -> None:
         transaction.content_flows = True
-        flow = Flow(IConsumer(self._client.transport), self._blocks(transaction), put, self._unreadable)
+        flow = Flow(IConsumer(self._client.transport), self._blocks(transaction), put, self._cannot_go_on)
         flow.start(partial(self._all_put, transaction))
 
     def _blocks(self, transaction: Transaction) -> Iterator[bytes]:
@@ -371,12 +377,11 @@ class Pipeline:
         else:
             self._end_content(transaction, b"")
 
-    def _unreadable(self, problem: str) -> None:
-        self._client.fail(ContentUnreadable(f"the content cannot be read: {problem}"))
+    def _cannot_go_on(self, problem: str) -> None:
+        self._client.fail(_unreadable(problem))
 
     def _content_sent(self, transaction: Transaction) -> None:
         transaction.content_sent = True
-        self._is_row = self._is_row or transaction.by_chunk
         self._is_row = self._is_row or transaction.by_chunk
         transaction.sending.sent(transaction.planned.content.survey.size_bytes)
 
@@ -443,7 +448,7 @@ class Pipeline:
             sending.end()
         elif self._client.ended_by:
             sending.lost(self._client.ended_by)
-        else:
+        elif not sending.cancelled:
             self._again.append(sending)
 
     def _session_ended(self, error: SessionError) -> None:
@@ -478,3 +483,7 @@ class Pipeline:
         untouched = not transaction.is_answered or (is_good_bye and transaction.is_answered_by(error.reply))
         another_may_do = self._begun > 1 or self._client.assumed is not None
         return another_may_do and not transaction.content_sent and untouched
+
+
+def _unreadable(problem: str) -> ContentUnreadable:
+    return ContentUnreadable(f"the content cannot be read: {problem}")

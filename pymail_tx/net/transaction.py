@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from pymail_tx.core.command import Verb, path_command
 from pymail_tx.core.content import Content
@@ -22,6 +23,8 @@ from pymail_tx.core.plan import Plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.verdicts import Verdicts
 from pymail_tx.net.dialogue import Answer, Exchange
+
+_log = Logger()
 
 
 @define(eq=False)
@@ -50,7 +53,14 @@ class Sending:
     def sent(self, octets: int) -> None:
         """So many octets of the content, in all."""
         if self.progress:
-            self.progress(octets)
+            self._tell(self.progress, octets)
+
+    def _tell(self, progress: Callable[[int], object], octets: int) -> None:
+        try:
+            progress(octets)
+        except Exception:  # noqa: BLE001 - the application's function may raise what it likes
+            self.progress = None
+            _log.failure("a function that was to hear of progress failed, and is not called again")
 
     def end(self) -> None:
         """Every recipient has a verdict: say so."""

@@ -28,6 +28,7 @@ from pymail_tx.core.secret import Secret
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.login import CREDENTIALS_PAUSE_S, TOKEN_TIMEOUT_S, TokenSource
 from pymail_tx.net.tls import ClientCertificate
+from pymail_tx.net.transcript import Transcript
 from tests.net.loopback import HOST, Conversation, LoopbackTestCase, Script
 from tests.net.test_agent import CONTENT, LETTER
 
@@ -141,11 +142,12 @@ class LoginTestCase(LoopbackTestCase):
         minimum: str | None = None,
         certificate: ClientCertificate | None = None,
         url: str = "smtp://{}:{}",
+        transcript: Transcript | None = None,
     ) -> SMTPAgent:
         """Its C{close} belongs to the test."""
         return SMTPAgent(
             self.reactor, url.format(HOST, port), trust_root=self.trust_root, credentials=credentials,
-            minimum_mechanism=minimum, client_certificate=certificate,
+            minimum_mechanism=minimum, client_certificate=certificate, transcript=transcript,
         )  # fmt: skip
 
     async def send(
