@@ -148,17 +148,20 @@ def survey_of(octets: bytes) -> Survey:
     """The same for content in memory, which most is, in a fraction of the time."""
     whole, line_ends = octets.count(b"\r\n"), octets.count(_CR) + octets.count(_LF)
     missing = 0 if not octets or octets.endswith((_CR, _LF)) else 2
+    is_in_lines = line_ends == 2 * whole and not missing
     return Survey(
         raw_bytes=len(octets),
         size_bytes=len(octets) + line_ends - 2 * whole + missing,
         is_8bit=not octets.isascii(),
         has_nul=b"\0" in octets,
-        has_long_lines=len(octets) > MAX_LINE_OCTETS and _has_long_lines(octets),
-        is_in_lines=line_ends == 2 * whole and not missing,
+        has_long_lines=len(octets) > MAX_LINE_OCTETS and _has_long_lines(octets, is_in_lines=is_in_lines),
+        is_in_lines=is_in_lines,
     )
 
 
-def _has_long_lines(octets: bytes) -> bool:
+def _has_long_lines(octets: bytes, *, is_in_lines: bool) -> bool:
+    if is_in_lines and len(octets) <= BLOCK_OCTETS:
+        return max(map(len, octets.split(_LF))) > MAX_LINE_OCTETS + len(_CR)
     lines = _LongLines()
     lines.feed(octets)
     return lines.found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 
 from attrs import field, frozen
 
@@ -29,18 +30,12 @@ class Extensions:
     @classmethod
     def of(cls, reply: Reply) -> Extensions:
         """Read an accepted EHLO reply, whose first line names the server."""
-        keywords: dict[str, tuple[str, ...]] = {}
-        for line in reply.lines[1:]:
-            found = _KEYWORD.match(line.strip())
-            if found:
-                keyword, parameters = found[1].upper(), (found[2] or "").split()
-                keywords[keyword] = (*keywords.get(keyword, ()), *parameters)
-        return cls(keywords)
+        return _offered(reply.lines[1:])
 
     def __contains__(self, keyword: str) -> bool:
         return keyword in self.keywords
 
-    @property
+    @cached_property
     def size_limit_bytes(self) -> int | None:
         """The largest message that the server takes, C{None} if unlimited or unsaid (RFC 1870 §3)."""
         values = [value for value in self.keywords.get("SIZE", ()) if value.isascii() and value.isdigit()]
@@ -61,3 +56,15 @@ class Extensions:
         found = (_LIMIT.match(word) for word in self.keywords.get("LIMITS", ()))
         values = (int(each[2]) for each in found if each and each[1].upper() == name)
         return next((value for value in values if value), None)
+
+
+@lru_cache(maxsize=64)
+def _offered(lines: tuple[str, ...]) -> Extensions:
+    """Read once: the sessions with a server share what it offers."""
+    keywords: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        found = _KEYWORD.match(line.strip())
+        if found:
+            keyword, parameters = found[1].upper(), (found[2] or "").split()
+            keywords[keyword] = (*keywords.get(keyword, ()), *parameters)
+    return Extensions(keywords)

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from pymail_tx.net.tls import ClientTLS
     from pymail_tx.net.transcript import SessionTranscript
 
+_TIMEOUTS_S = {verb: row.timeout_s for verb, row in COMMANDS.items()}
+
 _SECURED = Reply(220, ("TLS",))
 """What stands for the reply to STARTTLS when the handshake is done."""
 
@@ -133,7 +135,7 @@ class Dialogue(LineReceiver):
         self.content_refusal: Reply | None = None
         self.on_end: Callable[[SessionError], object] | None = None
         self._transcript: SessionTranscript | None = None
-        self._timeouts_s = {verb: row.timeout_s for verb, row in COMMANDS.items()} | dict(timeouts_s or {})
+        self._timeouts_s = _TIMEOUTS_S | dict(timeouts_s) if timeouts_s else _TIMEOUTS_S
         self._deadline = Deadline(clock, self._deadline_passed)
         self._due_verb = Verb.GREETING
         self._tls_to_start = implicit_tls
@@ -145,8 +147,8 @@ class Dialogue(LineReceiver):
         self._handshake: Exchange | None = None
         self._end_of_data: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
-        self._answered: deque[tuple[Exchange, Reply]] = deque()
-        self._unsent: deque[Exchange] = deque()
+        self._answered: list[tuple[Exchange, Reply]] = []  # both are short, and an empty deque takes 600 octets
+        self._unsent: list[Exchange] = []
         self._hoped: State | None = None
         self._pipelining = False
         self._group = _Group(self)
@@ -177,7 +179,7 @@ class Dialogue(LineReceiver):
             hopes = following
         self._hoped = hopes
         if self.state is State.SASL:
-            self._unsent.extendleft(exchanges)  # other commands wait for the end of the authentication
+            self._unsent[:0] = exchanges  # other commands wait for the end of the authentication
         else:
             self._unsent.extend(exchanges)
         if self._group.octets is None:
@@ -294,7 +296,7 @@ class Dialogue(LineReceiver):
         lines: list[bytes] = []
         stale: list[Exchange] = []
         while self._unsent and self._may_write():
-            exchange = self._unsent.popleft()
+            exchange = self._unsent.pop(0)
             if not self._waiting and hoped_after(self.state, exchange.verb) is None:
                 stale.append(exchange)
             else:
@@ -457,7 +459,7 @@ class Dialogue(LineReceiver):
         if self.state not in (State.CLOSED, State.SECURING, State.HANDSHAKE):
             self._wait_for_next()
         while self._answered:
-            exchange, reply = self._answered.popleft()
+            exchange, reply = self._answered.pop(0)
             answered, exchange.answered = exchange.answered, None
             if answered:
                 answered(reply)

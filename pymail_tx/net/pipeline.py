@@ -115,7 +115,7 @@ class Pipeline:
         self._ehlo = ehlo if "PIPELINING" in offers else b""
         self._by_chunk = chunking and bool(self._ehlo) and "CHUNKING" in offers and not client.lmtp
         self._row: deque[Transaction] = deque()
-        self._again: deque[Sending] = deque()
+        self._again: list[Sending] = []
         self._is_row = False
         self._proving = False
         self._begun = 0
@@ -163,7 +163,7 @@ class Pipeline:
 
     def _take(self) -> Sending | None:
         if self._again:
-            return self._again.popleft()
+            return self._again.pop(0)
         return self._owner.take() if self._owner and not self._is_worn_out else None
 
     def _begin(self, sending: Sending) -> bool:
@@ -454,7 +454,7 @@ class Pipeline:
     def _session_ended(self, error: SessionError) -> None:
         self.out_of_step = self._is_row and isinstance(error, ProtocolViolation) and not self.knows_no_bdat
         row, self._row = self._row, deque()
-        again, self._again = self._again, deque()
+        again, self._again = self._again, []
         returned: list[Sending] = []
         for transaction in row:
             if not self._is_row:
