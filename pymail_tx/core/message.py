@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -40,7 +39,7 @@ def message_octets(message: EmailMessage, *, smtputf8: bool = False) -> bytes:
         del shown[name]
     try:
         return shown.as_bytes(policy=SMTPUTF8 if smtputf8 else SMTP)
-    except (MessageError, UnicodeError, LookupError) as problem:
+    except Exception as problem:  # noqa: BLE001 - MessageError, UnicodeError, AttributeError, and what comes next
         raise BadArgument("content", f"a message that cannot be written: {problem}") from None
 
 

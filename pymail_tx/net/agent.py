@@ -32,7 +32,7 @@ from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument, OutOfOrder, SessionError
 from pymail_tx.core.mechanisms import External, Identity
-from pymail_tx.core.message import message_octets
+from pymail_tx.core.message import has_utf8_addresses, message_octets
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
 from pymail_tx.core.routes import Target
@@ -177,7 +177,9 @@ class SMTPAgent:
             return self._send(envelope, Content.of(content), progress)
         if isinstance(content, EmailMessage):
             try:
-                octets = message_octets(content, smtputf8=envelope.needs_smtputf8)
+                if envelope.needs_smtputf8 and has_utf8_addresses(content):
+                    envelope = evolve(envelope, smtputf8=True)  # the header needs it, whoever the recipient is
+                octets = message_octets(content, smtputf8=envelope.smtputf8)
             except BadArgument:
                 return fail()
             return self._send(envelope, Content.of(octets), progress)

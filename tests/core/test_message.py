@@ -63,9 +63,10 @@ class Octets(SynchronousTestCase):
     def test_what_cannot_be_written_is_refused(self) -> None:
         message = EmailMessage()
         message["From"] = "ann@example.net"
-        message.set_payload("Grüße")
-        with self.assertRaisesRegex(BadArgument, "^content: a message that cannot be written"):
-            message_octets(message)
+        for payload in ("Grüße", 5, [1], ["text"]):
+            message.set_payload(payload)  # type: ignore[arg-type]  # as an application may
+            with self.assertRaisesRegex(BadArgument, "^content: a message that cannot be written"):
+                message_octets(message)
 
 
 class OfTheHeader(SynchronousTestCase):

@@ -51,6 +51,8 @@ class Fate:
     @ivar data_for_nobody: that for DATA if none was: pipelining servers answer
         354 as well (RFC 2920 §3.1).
     @ivar content: that for the end of data; the message is stored if it is a yes.
+    @ivar deliveries: with LMTP, those for each accepted recipient; C{content}
+        for whom there is none.
     @ivar hangs_up: this is not said: the connection is closed instead.
     """
 
@@ -59,7 +61,12 @@ class Fate:
     data: int = 354
     data_for_nobody: int = 554
     content: int = 250
+    deliveries: tuple[int, ...] = ()
     hangs_up: bool = False
+
+    def delivery(self, accepted: int) -> int:
+        """The code for an accepted recipient, by its place among them, with LMTP."""
+        return self.deliveries[accepted] if accepted < len(self.deliveries) else self.content
 
 
 @frozen
@@ -78,7 +85,7 @@ class Said:
 
     @ivar verb: what it answers.
     @ivar sender: the message that it is about, if it is about one.
-    @ivar recipient: of RCPT.
+    @ivar recipient: of RCPT, and with LMTP of the content.
     """
 
     octets: bytes
@@ -165,6 +172,7 @@ class ModelReceiver:
     """
     @ivar fates: by the sender; a message without one is stored.
     @ivar offers: its extensions.
+    @ivar lmtp: whether it speaks LMTP (RFC 2033).
     @ivar greeting: the code of its greeting.
     @ivar stored: what it took, in order.
     @ivar sessions: one for each connection there was.
@@ -172,6 +180,7 @@ class ModelReceiver:
 
     fates: Mapping[bytes, Fate] = field(factory=dict)
     offers: Sequence[bytes] = (b"PIPELINING",)
+    lmtp: bool = False
     greeting: int = 220
     stored: list[Stored] = field(factory=list)
     sessions: list[ModelSession] = field(factory=list)
@@ -224,7 +233,8 @@ class ModelSession:
         while not self.hung_up and self._step():
             pass
         if not self._heard and self.said[-1].verb == CONTENT:
-            self.alone.add(len(self.said) - 1)
+            last = self.said[-1].sender
+            self.alone |= {place for place, one in enumerate(self.said) if (one.verb, one.sender) == (CONTENT, last)}
 
     def _step(self) -> bool:
         """Take one line or chunk, if it is there."""
@@ -334,6 +344,9 @@ class ModelSession:
 
     def _end_of_data(self, transaction: _Transaction) -> None:
         self.verbs.append(".")
+        if self.receiver.lmtp:
+            self._deliver(transaction)
+            return
         fate = transaction.fate if transaction.accepted else evolve(transaction.fate, content=554)
         if fate.content == 250:
             content = b"".join(transaction.content)
@@ -344,10 +357,23 @@ class ModelSession:
             self._say(fate.content, CONTENT)
         self._transaction = None
 
+    def _deliver(self, transaction: _Transaction) -> None:
+        """LMTP's end of data (RFC 2033 §4.2)."""
+        content = b"".join(transaction.content)
+        for place, recipient in enumerate(transaction.accepted):
+            code = transaction.fate.delivery(place)
+            if code == 250:
+                self.receiver.stored.append(Stored(transaction.sender, recipient, content))
+            if not transaction.fate.hangs_up:
+                self._say(code, CONTENT, recipient)
+        self.hung_up = transaction.fate.hangs_up
+        self._transaction = None
+
 
 _COMMANDS: Mapping[str, Callable[[ModelSession, bytes], None]] = {
     "EHLO": ModelSession._hello,
     "HELO": ModelSession._hello,
+    "LHLO": ModelSession._hello,
     "MAIL": ModelSession._mail,
     "RCPT": ModelSession._rcpt,
     "DATA": ModelSession._data,

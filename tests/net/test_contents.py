@@ -12,14 +12,19 @@ from email.message import EmailMessage
 from email.policy import default
 from typing import BinaryIO
 
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from pymail_tx.core.content import BLOCK_OCTETS
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Report
 from pymail_tx.net.file_content import BLOCKS_A_TURN
+from tests.net.loopback import Script
 from tests.net.scripted import ScriptedPeer, ehlo_lines, envelope
-from tests.net.scripted_agent import HELLO, AgentCase
+from tests.net.scripted_agent import ANN, HELLO, AgentCase
+from tests.net.test_agent import LETTER, AgentTestCase
 
 BY_DATA, BY_CHUNK = ("PIPELINING",), ("PIPELINING", "CHUNKING")
 
@@ -189,6 +194,42 @@ class Refused(ContentCase):
         self.assertEqual(self.connections, 0)
 
 
+class Email(ContentCase):
+    """Its header beyond ASCII (RFC 6531, RFC 6532)."""
+
+    SERVER = ("PIPELINING", "8BITMIME")
+    UTF8 = "ännchen@example.com"
+
+    def message(self, to: str) -> EmailMessage:
+        message = EmailMessage()
+        message["Subject"], message["To"] = "Grüße", to
+        message.set_content("Hello")
+        return message
+
+    def test_a_utf8_address_in_it_needs_smtputf8_for_every_recipient(self) -> None:
+        sent = self.sends(ANN, self.UTF8, content=self.message(f"{ANN}, {self.UTF8}"))
+        server = self.connected(*self.SERVER)
+        server.expects()
+        self.assertEqual(self.found(sent), [("failed", "5.6.7")] * 2)
+
+    def test_it_is_written_in_utf8_where_smtputf8_is_offered(self) -> None:
+        sent = self.sends(self.UTF8, content=self.message(self.UTF8))
+        server = self.connected(*self.SERVER, "SMTPUTF8")
+        self.assertIn(b" SMTPUTF8", server.wrote())
+        server.says("250 ok", "250 ok", "354 go ahead")
+        self.assertIn(f"Subject: Grüße\r\nTo: {self.UTF8}\r\n".encode(), server.wrote())
+        server.says("250 2.0.0 queued")
+        self.assertEqual(self.found(sent), [("delivered", "2.0.0")])
+
+    def test_without_such_an_address_it_is_ascii_and_others_than_a_blind_recipient_are_served(self) -> None:
+        sent = self.sends(ANN, self.UTF8, content=self.message(ANN))
+        server = self.connected(*self.SERVER)
+        server.says("250 ok", "250 ok", "354 go ahead")
+        self.assertTrue(server.wrote().isascii())
+        server.says("250 2.0.0 queued")
+        self.assertEqual(self.found(sent), [("delivered", "2.0.0"), ("failed", "5.6.7")])
+
+
 class LookedThrough(ContentCase):
     """The reactor does other things meanwhile."""
 
@@ -283,3 +324,26 @@ class Progress(ContentCase):
                 self.assertEqual(self.found(sent), [("delivered", "2.0.0")])
                 self.assertEqual(len(heard), 1)
                 self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
+class OverTLS(AgentTestCase):
+    """Sockets and TLS that are real, and a server that does not read for a while."""
+
+    async def test_a_file_arrives_whole_after_the_server_was_deaf(self) -> None:
+        script = Script(offers=["STARTTLS"], certificate=self.good(), deaf_behind="DATA")
+        self.server, port = self.serve(script)
+        agent = self.agent(port)
+        file = Watched(LONG * 30)
+        sent = agent.send(LETTER, file)
+        hears = self.server.hears("DATA")
+        while not hears.called:
+            self.clock.advance(0)
+            await deferLater(IReactorTime(reactor), 0)
+        file.reads.clear()
+        await deferLater(IReactorTime(reactor), 0.1)
+        self.assertLess(sum(file.reads), len(LONG * 30))
+        script.deaf_behind = ""
+        self.server.sessions[0].listen_again()
+        self.is_delivered((await sent).outcomes[0])
+        self.assertEqual(sum(file.reads), len(LONG * 30))
+        await agent.close()

@@ -106,40 +106,40 @@ class CancelledRest(AgentCase):
 
     def test_it_is_not_sent_in_chunks(self) -> None:
         self.begins("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=1")
-        self.server.wrote()
+        self.peer.wrote()
         self.split.cancel()
-        self.server.says(*["250 ok"] * 7, *ehlo_lines("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=1"))
-        self.server.expects()
+        self.peer.says(*["250 ok"] * 7, *ehlo_lines("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=1"))
+        self.peer.expects()
 
     def test_it_is_not_sent_by_data(self) -> None:
         self.begins("PIPELINING", "LIMITS RCPTMAX=1")
-        self.server.says("250 ok", "250 ok", "354 go ahead")
+        self.peer.says("250 ok", "250 ok", "354 go ahead")
         self.split.cancel()
-        self.server.wrote()
-        self.server.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
-        self.assertEqual(self.server.wrote(), CONTENT + b".\r\nEHLO me.example\r\n")
-        self.server.says("250 queued", *ehlo_lines("PIPELINING"))
-        self.server.expects()
+        self.peer.wrote()
+        self.peer.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
+        self.assertEqual(self.peer.wrote(), CONTENT + b".\r\nEHLO me.example\r\n")
+        self.peer.says("250 queued", *ehlo_lines("PIPELINING"))
+        self.peer.expects()
 
     def test_nor_if_the_message_behind_it_is_being_sent(self) -> None:
         long = b"Subject: x\r\n\r\n" + (b"y" * 62 + b"\r\n") * 3_000
         self.begins("PIPELINING", "LIMITS RCPTMAX=1", behind=long)
-        self.server.says("250 ok", "250 ok", "354 go ahead")
-        self.server.wire.window = 1
-        self.server.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
+        self.peer.says("250 ok", "250 ok", "354 go ahead")
+        self.peer.wire.window = 1
+        self.peer.says("250 queued", "250 reset", "250 ok", "250 ok", "354 go ahead")
         self.split.cancel()
-        self.server.wrote()
-        self.server.wire.widen(1_000_000)
-        self.assertTrue(self.server.wrote().endswith(b"\r\n.\r\nEHLO me.example\r\n"))
-        self.server.says("250 queued", *ehlo_lines("PIPELINING"))
-        self.server.expects()
+        self.peer.wrote()
+        self.peer.wire.widen(1_000_000)
+        self.assertTrue(self.peer.wrote().endswith(b"\r\n.\r\nEHLO me.example\r\n"))
+        self.peer.says("250 queued", *ehlo_lines("PIPELINING"))
+        self.peer.expects()
 
     def begins(self, *offers: str, behind: bytes = CONTENT) -> None:
         """The message, and another one behind it."""
         self.has()
         self.split = self.sends("ann@example.com", "bob@example.com", content=CONTENT)
         self.behind = self.sends("cat@example.com", content=behind)
-        self.server = self.connected(*offers)
+        self.peer = self.connected(*offers)
 
     def tearDown(self) -> None:
         self.fails_with(CancelledError, self.split)

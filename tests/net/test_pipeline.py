@@ -21,6 +21,9 @@ by their order and by nothing else, so there is what no client can know:
     nothing behind it (a single one, and every one where the server does not
     pipeline) is taken for it, as by any client: nothing comes that could show
     the mistake in time.
+  - With LMTP the same is true of every change in the number of replies to such
+    a content. A server that counts other recipients than it said counts their
+    replies as well.
 """
 
 from __future__ import annotations
@@ -71,6 +74,35 @@ BURSTS: dict[str, Sequence[Fate]] = {
 _CODES = {Kind.SURPLUS: (250, 354, 550), Kind.CHANGED: (250, 421, 550)}
 """Kinds of fault that have one."""
 
+_SHIFTS = frozenset({Kind.SURPLUS, Kind.DUPLICATE, Kind.MISSING, Kind.BROKEN_UP})
+"""Kinds after which the number of replies is another."""
+
+LMTP_TARGET = "lmtp://192.0.2.25:24?tls=none"
+
+MAILBOXES: dict[str, Sequence[Fate]] = {
+    "all taken": (Fate(rcpt=(250, 250)),) * 5,
+    "some full": (
+        Fate(rcpt=(250, 250), deliveries=(250, 452)),
+        Fate(rcpt=(250, 250), deliveries=(550, 250)),
+        Fate(rcpt=(550, 250)),
+        Fate(rcpt=(250, 250), deliveries=(452, 550)),
+        Fate(deliveries=(550,)),
+    ),
+    "nobody there": (
+        Fate(rcpt=(250, 250), deliveries=(550, 550)),
+        Fate(rcpt=(550, 550)),
+        Fate(rcpt=(250, 250), deliveries=(250, 550)),
+        Fate(rcpt=(550,), data_for_nobody=354),
+        Fate(rcpt=(250, 250)),
+    ),
+    "lost with the connection": (
+        Fate(rcpt=(250, 250), deliveries=(250, 550)),
+        Fate(rcpt=(250, 250), deliveries=(250, 451), hangs_up=True),
+        Fate(),
+    ),
+}
+"""As L{BURSTS}, for LMTP."""
+
 
 def _sender(number: int) -> bytes:
     return b"m%d@example.org" % number
@@ -92,6 +124,7 @@ class Burst:
     @ivar fates: of each message.
     @ivar fault: what happens to the replies of the first connection.
     @ivar packet_octets: in how small pieces replies come; C{None}: one by one.
+    @ivar lmtp: whether it is by LMTP that they go.
     @ivar reports: for each message those that it got.
     """
 
@@ -99,15 +132,18 @@ class Burst:
     fault: Fault | None = None
     packet_octets: int | None = None
     offers: Sequence[bytes] = PIPELINES
+    lmtp: bool = False
     network: Network = field(init=False)
     reports: list[list[Report]] = field(init=False)
 
     def run(self) -> Burst:
         """Until the agent is closed."""
-        receiver = ModelReceiver({_sender(number): fate for number, fate in enumerate(self.fates)}, self.offers)
+        receiver = ModelReceiver(
+            {_sender(number): fate for number, fate in enumerate(self.fates)}, self.offers, self.lmtp
+        )
         self.network = Network(receiver, self.fault, self.packet_octets)
         self.reports = [[] for _ in self.fates]
-        agent = SMTPAgent(self.network.reactor, TARGET, max_connections=1)
+        agent = SMTPAgent(self.network.reactor, LMTP_TARGET if self.lmtp else TARGET, max_connections=1)
         for number, fate in enumerate(self.fates):
             recipients = [_recipient(number, place).decode() for place in range(len(fate.rcpt))]
             sent = agent.send(Envelope(_sender(number).decode(), recipients), _content(number))
@@ -157,6 +193,10 @@ class Burst:
         kind, place = self.fault.kind, self.fault.position
         one, next_one = (*self.said, Said(b"", ""))[place : place + 2]
         message = {one.sender.replace(b"@example.org", b"r%d@example.com" % at) for at in (0, 1)}
+        if self.lmtp and one.verb == CONTENT:
+            return self._unknowable_of_lmtp(one, next_one, message)
+        if self.lmtp and kind is Kind.CHANGED and one.verb == "RCPT":
+            return message
         if kind is Kind.CHANGED:
             return {"RCPT": {one.recipient}, CONTENT: message}.get(one.verb, set())
         if kind is Kind.SURPLUS and OPENING_REPLIES + place in self.network.receiver.sessions[0].alone:
@@ -167,6 +207,18 @@ class Burst:
             return {one.recipient, next_one.recipient}
         return set()
 
+    def _unknowable_of_lmtp(self, one: Said, next_one: Said, message: set[bytes]) -> set[bytes]:
+        """The same where one of several replies to the content is spoilt."""
+        assert self.fault
+        kind, place = self.fault.kind, OPENING_REPLIES + self.fault.position
+        if kind is Kind.CHANGED:
+            return {one.recipient}
+        if kind is Kind.SWAPPED and next_one.verb == CONTENT:
+            return {one.recipient, next_one.recipient}
+        if kind is Kind.SWAPPED and self._is_never_asked_for(next_one):
+            return message
+        return message if kind in _SHIFTS and place in self.network.receiver.sessions[0].alone else set()
+
     def _expected(self, fate: Fate, place: int) -> tuple[Status, bool]:
         """What becomes of a recipient if nothing is spoilt, and whether that is uncertain."""
         if self.offers == CHUNKS:
@@ -176,7 +228,8 @@ class Burst:
         refusals = [code for code in (fate.mail, fate.rcpt[place], fate.data) if code >= 400]
         if fate.hangs_up and not refusals:
             return Status.DEFERRED, True
-        code = (*refusals, fate.content)[0]
+        accepted_before = sum(code < 400 for code in fate.rcpt[:place])
+        code = (*refusals, fate.delivery(accepted_before) if self.lmtp else fate.content)[0]
         return {2: Status.DELIVERED, 4: Status.DEFERRED, 5: Status.FAILED}[code // 100], False
 
     def _is_never_asked_for(self, mail: Said) -> bool:
@@ -297,6 +350,26 @@ class OneSpoiltReply(Bursts):
         if offers is CHUNKS:
             fates = [evolve(fate, data=354) for fate in fates]  # nobody asks
         self.is_true(Burst(fates, fault, packet_octets, offers))
+
+
+class OneSpoiltReplyOfLMTP(Bursts):
+    """With a reply to the content for each recipient."""
+
+    def test_at_every_position_of_messages_in_a_row(self) -> None:
+        for fates in MAILBOXES.values():
+            for count in range(1, len(fates) + 1):
+                self.every_fault_of_lmtp_is_harmless(fates[:count], PIPELINES)
+
+    def test_where_the_server_does_not_pipeline(self) -> None:
+        for fates in MAILBOXES.values():
+            self.every_fault_of_lmtp_is_harmless(fates, ONE_BY_ONE)
+
+    def every_fault_of_lmtp_is_harmless(self, fates: Sequence[Fate], offers: Sequence[bytes]) -> None:
+        unspoilt = Burst(fates, offers=offers, lmtp=True)
+        self.is_true(unspoilt)
+        for fault in _faults(len(unspoilt.said)):
+            for packet_octets in (None, ALL_AT_ONCE):
+                self.is_true(Burst(fates, fault, packet_octets, offers, lmtp=True))
 
 
 class Swapped(SynchronousTestCase):
