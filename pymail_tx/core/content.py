@@ -146,7 +146,10 @@ def survey(blocks: Iterable[bytes]) -> Survey:
 
 def survey_of(octets: bytes) -> Survey:
     """The same for content in memory, which most is, in a fraction of the time."""
-    whole, line_ends = octets.count(b"\r\n"), octets.count(_CR) + octets.count(_LF)
+    if len(octets) > BLOCK_OCTETS:
+        return survey([octets])
+    lines = octets.split(b"\r\n")
+    whole, line_ends = len(lines) - 1, octets.count(_CR) + octets.count(_LF)
     missing = 0 if not octets or octets.endswith((_CR, _LF)) else 2
     is_in_lines = line_ends == 2 * whole and not missing
     return Survey(
@@ -154,14 +157,12 @@ def survey_of(octets: bytes) -> Survey:
         size_bytes=len(octets) + line_ends - 2 * whole + missing,
         is_8bit=not octets.isascii(),
         has_nul=b"\0" in octets,
-        has_long_lines=len(octets) > MAX_LINE_OCTETS and _has_long_lines(octets, is_in_lines=is_in_lines),
+        has_long_lines=max(map(len, lines)) > MAX_LINE_OCTETS if is_in_lines else _has_long_lines(octets),
         is_in_lines=is_in_lines,
     )
 
 
-def _has_long_lines(octets: bytes, *, is_in_lines: bool) -> bool:
-    if is_in_lines and len(octets) <= BLOCK_OCTETS:
-        return max(map(len, octets.split(_LF))) > MAX_LINE_OCTETS + len(_CR)
+def _has_long_lines(octets: bytes) -> bool:
     lines = _LongLines()
     lines.feed(octets)
     return lines.found
@@ -234,9 +235,7 @@ class Content:
 
 def is_7bit(content: bytes) -> bool:
     """Whether the content, its lines ending in CRLF, is 7bit data as RFC 2045 §2.7 defines it."""
-    lines = _LongLines()
-    lines.feed(content)
-    return content.isascii() and b"\0" not in content and not lines.found
+    return content.isascii() and b"\0" not in content and not _has_long_lines(content)
 
 
 @define
