@@ -362,6 +362,10 @@ class _Connection:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
         return self._agent._pool.take(self, self._agent._reactor.seconds())
 
+    def has_more(self) -> bool:
+        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
+        return self._agent._pool.waiting > 0
+
     def give_back(self, sending: Sending) -> None:
         """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
         self._agent._pool.resubmit(sending)

@@ -75,6 +75,10 @@ class Owner(Protocol):
         """The next message to go out behind the present one, if there is one."""
         ...
 
+    def has_more(self) -> bool:
+        """Whether L{take} has one now, as far as is known."""
+        ...
+
     def give_back(self, sending: Sending) -> None:
         """The session ended before anything of this message was sent: it can go over another."""
         ...
@@ -246,10 +250,23 @@ class Pipeline:
         if isinstance(answer, SessionError):
             return
         if isinstance(answer, Reply) and answer.severity == 3:
-            self._prove()
-            self._send_content(transaction)
+            self._go_ahead(transaction)
         else:
             self._transaction_over(transaction, answer if isinstance(answer, Reply) else None)
+
+    def _go_ahead(self, transaction: Transaction) -> None:
+        """
+        A 354 in its place: send the content, and report what it proves. Which
+        comes first changes nothing but the time: if there is more to send than
+        this, the server can get to work while we report.
+        """
+        certain = transaction.planned.content.is_short and not transaction.sending.cancelled
+        if certain and self._client.state is State.CONTENT and self._owner and self._owner.has_more():
+            self._send_content(transaction)
+            self._prove()
+        else:
+            self._prove()
+            self._send_content(transaction)
 
     def _send_content(self, transaction: Transaction) -> None:
         client, content = self._client, transaction.planned.content
