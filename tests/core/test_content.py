@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.core.content import (
+    BLOCK_OCTETS,
     END_OF_DATA,
     MAX_LINE_OCTETS,
     Encoder,
     encoded,
     is_7bit,
     survey,
+    survey_of,
     with_crlf,
 )
 
@@ -181,6 +183,16 @@ class SurveyTests(SynchronousTestCase):
             fitting = [b"\r\n" + b"x" * at, b"x" * (MAX_LINE_OCTETS - at), b"\r", b"\n"]
             self.assertFalse(survey(fitting).has_long_lines, at)
             self.assertTrue(survey([fitting[0] + b"x", *fitting[1:]]).has_long_lines, at)
+
+    @given(cut_contents())
+    def test_content_in_memory_has_the_same_survey(self, blocks: list[bytes]) -> None:
+        self.assertEqual(survey_of(b"".join(blocks)), survey(blocks))
+
+    def test_so_it_has_at_the_size_up_to_which_its_lines_are_split(self) -> None:
+        for octets in (BLOCK_OCTETS, BLOCK_OCTETS + 1):
+            for line in (b"x" * 998 + b"\r\n", b"x" * 999 + b"\r\n", b"x\n", b"\r\r\n"):
+                content = (line * (octets // len(line) + 1))[:octets]
+                self.assertEqual(survey_of(content), survey([content]))
 
     @given(cut_contents())
     def test_long_lines_are_those_over_the_limit(self, blocks: list[bytes]) -> None:
