@@ -28,7 +28,6 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from attrs import define, field
 from twisted.internet.interfaces import IAddress, IHandshakeListener, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
@@ -53,6 +52,7 @@ from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
 from pymail_tx.core.secret import Secret
 from pymail_tx.core.state import State, after, after_reply, after_severity, hoped_after
 from pymail_tx.net.deadline import Deadline
+from pymail_tx.net.exchange import Answered, Exchange, Group
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -65,11 +65,6 @@ _TIMEOUTS_S = {verb: row.timeout_s for verb, row in COMMANDS.items()}
 _SECURED = Reply(220, ("TLS",))
 """What stands for the reply to STARTTLS when the handshake is done."""
 
-Answer = Reply | SessionError | OutOfOrder
-"""What an exchange ends with. What is no reply says that there is none."""
-
-Answered = Callable[[Answer], object]
-
 
 class SessionTransport(Protocol):
     """What a session needs of a transport; Twisted's TCP connections have it, and so has the blocking one."""
@@ -80,25 +75,6 @@ class SessionTransport(Protocol):
     def startTLS(self, contextFactory: ClientTLS) -> object: ...
     def getHandle(self) -> SSL.Connection: ...
     def getPeer(self) -> IAddress: ...
-
-
-@define(eq=False)
-class Exchange:
-    """
-    A command, and who hears of its answer.
-
-    @ivar line: the command with its CRLF, empty for a step that is no command.
-    """
-
-    verb: Verb
-    line: bytes = field(default=b"", repr=False)
-    answered: Answered | None = None
-
-    def answer(self, answer: Answer) -> None:
-        """Tell it, once."""
-        answered, self.answered = self.answered, None
-        if answered:
-            answered(answer)
 
 
 @implementer(IHandshakeListener)
@@ -151,7 +127,7 @@ class Dialogue(LineReceiver):
         self._unsent: list[Exchange] = []
         self._hoped: State | None = None
         self._pipelining = False
-        self._group = _Group(self)
+        self._group = Group(self._write, lambda octets: self._at_once(octets))
         self._connection_lost = False
 
     # Exchanges on their way out
@@ -581,32 +557,6 @@ class Dialogue(LineReceiver):
                 exchange.answer(error)
         if is_news and self.on_end:
             self.on_end(error)
-
-
-class _Group:
-    """Collects what is to go out in one write. A group inside a group is part of it."""
-
-    def __init__(self, dialogue: Dialogue) -> None:
-        self.octets: list[bytes] | None = None
-        self._depth = 0
-        self._dialogue = dialogue
-
-    def __enter__(self) -> None:
-        self._depth += 1
-        if self.octets is None:
-            self.octets = []
-
-    def __exit__(self, *exception: object) -> None:
-        self._depth -= 1
-        if self._depth:
-            return
-        dialogue = self._dialogue
-        dialogue._write()
-        octets, self.octets = self.octets, None
-        if octets:
-            dialogue._at_once(b"".join(octets))
-        if dialogue._unsent:  # who heard that a command does not fit may have said another
-            dialogue._write()
 
 
 _OPENING = frozenset({Verb.GREETING, Verb.EHLO})

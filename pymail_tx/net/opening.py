@@ -13,7 +13,7 @@ from pymail_tx.core.command import Verb
 from pymail_tx.core.errors import NotOffered, Refused
 from pymail_tx.core.reply import Reply, printable
 from pymail_tx.core.sasl import Credentials
-from pymail_tx.net.dialogue import Exchange
+from pymail_tx.net.exchange import Exchange
 from pymail_tx.net.protocol import Run, SMTPClient, run_here
 
 if TYPE_CHECKING:

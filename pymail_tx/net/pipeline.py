@@ -50,7 +50,7 @@ from pymail_tx.core.limits import ServerLimits, domains_of, transaction_of
 from pymail_tx.core.plan import plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
-from pymail_tx.net.dialogue import Answer, Exchange
+from pymail_tx.net.exchange import Answer, Exchange
 from pymail_tx.net.flow import Flow
 from pymail_tx.net.transaction import Sending, Transaction
 

@@ -41,7 +41,8 @@ from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, SessionError, S
 from pymail_tx.core.outcome import Peer, Report
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State, hoped_after
-from pymail_tx.net.dialogue import Dialogue, Exchange
+from pymail_tx.net.dialogue import Dialogue
+from pymail_tx.net.exchange import Exchange
 
 if TYPE_CHECKING:
     from pymail_tx.core.mechanisms import Circumstances, Identity

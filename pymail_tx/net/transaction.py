@@ -22,7 +22,7 @@ from pymail_tx.core.outcome import Peer, Report, Status
 from pymail_tx.core.plan import Plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.verdicts import Verdicts
-from pymail_tx.net.dialogue import Answer, Exchange
+from pymail_tx.net.exchange import Answer, Exchange
 
 _log = Logger()
 
