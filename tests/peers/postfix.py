@@ -219,9 +219,9 @@ class Postfix:
 
     @property
     def log(self) -> str:
-        """What Postfix logged so far."""
-        path = self.root / "log"
-        return path.read_text() if path.exists() else ""
+        """What Postfix and Dovecot logged so far."""
+        paths = [self.root / "log", self.root / "dovecot" / "log"]
+        return "".join(path.read_text() for path in paths if path.exists())
 
     def token(self, *, valid_s: float = 3_600) -> str:
         """A token for C{user} (RFC 7519), expired if C{valid_s} is negative."""
