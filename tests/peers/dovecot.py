@@ -29,6 +29,7 @@ USERS = ("ann", "bob")
 
 _CONF = """\
 base_dir = {root}/run
+state_dir = {root}/run
 log_path = {root}/log
 protocols = lmtp
 ssl = no

@@ -110,8 +110,10 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
+# Without a state_dir of its own it would wait for a lock of all on the machine, which a killed one leaves behind.
 _DOVECOT_CONF = """\
 base_dir = {root}/dovecot/run
+state_dir = {root}/dovecot/run
 log_path = {root}/dovecot/log
 protocols =
 ssl = no
