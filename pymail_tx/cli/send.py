@@ -23,13 +23,12 @@ from pymail_tx.cli.message import Message
 from pymail_tx.cli.mistake import Interrupted, Prevented, naming
 from pymail_tx.cli.progress import shown_for
 from pymail_tx.cli.running import run
-from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Report
 from pymail_tx.core.routes import Target
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.transcript import Event, Transcript
-from pymail_tx.relay.options import machine_name
+from pymail_tx.relay.options import our_name
 from pymail_tx.relay.passwords import with_password
 
 DEFAULT_SERVER = "smtp://127.0.0.1:2525"
@@ -121,17 +120,13 @@ def send(  # noqa: PLR0913  # click hands over an option each
     Message-ID, From and To. Bcc fields are left out of what is sent.
     """
     with naming(_OPTION_OF):
-        name = _hostname(hostname)
+        name = our_name(hostname, socket.getfqdn)
         target = with_password(Target.parse(server), os.environ)
         source = _Source(data=data, fields=fields, body=body)
         message = source.message(sender=sender, recipients=recipients, hostname=name)
         report = run(_Delivery(message, server=target.reveal(), hostname=name, trust_root=tls_ca, trace=trace).run)
     _show(report, as_json=as_json)
     sys.exit(reports.exit_status(report))
-
-
-def _hostname(given: str | None) -> str:
-    return machine_name(socket.getfqdn) if given is None else ascii_domain("hostname", given)
 
 
 @frozen(kw_only=True)

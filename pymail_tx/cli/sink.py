@@ -25,7 +25,6 @@ from twisted.internet.threads import deferToThreadPool
 from pymail_tx.cli.help import Command
 from pymail_tx.cli.mistake import Prevented, naming
 from pymail_tx.cli.running import run
-from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Status
 from pymail_tx.core.reply import printable
@@ -33,7 +32,7 @@ from pymail_tx.core.routes import Routes
 from pymail_tx.relay.ingress import IngressFactory
 from pymail_tx.relay.listening import Endpoint, where
 from pymail_tx.relay.maildir import MaildirCourier
-from pymail_tx.relay.options import machine_name
+from pymail_tx.relay.options import our_name
 from pymail_tx.spool.interface import NewMessage, SpoolError
 
 DEFAULT_LISTEN = "tcp:2526:interface=127.0.0.1"
@@ -65,7 +64,7 @@ def sink(listen: str, maildir: str | None, hostname: str | None, verbose: bool) 
     Every sender and every recipient is welcome. Nothing is sent on.
     """
     with naming({}, Prevented):
-        name = machine_name(socket.getfqdn) if hostname is None else ascii_domain("hostname", hostname)
+        name = our_name(hostname, socket.getfqdn)
         run(partial(_serve, listen=listen, hostname=name, maildir=maildir, verbose=verbose))
 
 

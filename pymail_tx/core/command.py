@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, ProtocolViolation
 from pymail_tx.core.reply import Reply
 
@@ -118,6 +119,16 @@ def answer_to(verb: Verb, reply: Reply) -> Answer:
     if answer is not Answer.REFUSED and answer not in COMMANDS[verb].hopes_for:
         raise ProtocolViolation(f"{reply} is no reply to {verb.value}")
     return answer
+
+
+def hello_command(verb: Verb, name: str) -> bytes:
+    """
+    EHLO, HELO or LMTP's LHLO (RFC 5321 §4.1.1.1, RFC 2033 §4.1).
+
+    @param name: our domain or address literal.
+    @raise BadArgument: it is neither.
+    """
+    return f"{verb.value} {ascii_domain('name', name)}".encode("ascii")
 
 
 _PATH_COMMANDS = {Verb.MAIL: b"MAIL FROM", Verb.RCPT: b"RCPT TO"}

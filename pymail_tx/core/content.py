@@ -26,7 +26,6 @@ MAX_LINE_OCTETS = 998
 
 _CR, _LF = b"\r", b"\n"
 
-
 BLOCK_OCTETS = 65_536
 """What is read, encoded and handed on at a time; a transport asks to pause at about this much."""
 
@@ -62,13 +61,9 @@ class Encoder:
             return b""
         block = with_crlf(block)
         if self.double_dots:
-            block = self._with_doubled_dots(block)
+            block = _with_doubled_dots(block, at_line_start=self._at_line_start)
         self._at_line_start = block.endswith(_LF)
         return block
-
-    def _with_doubled_dots(self, block: bytes) -> bytes:
-        block = block.replace(b"\r\n.", b"\r\n..")
-        return b"." + block if self._at_line_start and block.startswith(b".") else block
 
     def finish(self) -> bytes:
         """The CRLF that the last line lacks, or nothing."""
@@ -86,17 +81,16 @@ def encoded(blocks: Iterable[bytes], *, double_dots: bool = True) -> Iterator[by
 def encoded_whole(content: Content, *, double_dots: bool = True) -> bytes:
     """L{encoded} for content in memory."""
     octets = content.read()
-    return _encoded(octets if content.survey.is_in_lines else with_crlf(octets), double_dots=double_dots)
-
-
-def _encoded(content: bytes, *, double_dots: bool) -> bytes:
-    if not content:
-        return content
+    if not content.survey.is_in_lines:
+        octets = with_crlf(octets)
     if double_dots:
-        content = content.replace(b"\r\n.", b"\r\n..")
-        if content.startswith(b"."):
-            content = b"." + content
-    return content if content.endswith(_LF) else content + b"\r\n"
+        octets = _with_doubled_dots(octets, at_line_start=True)
+    return octets if octets.endswith(_LF) or not octets else octets + b"\r\n"
+
+
+def _with_doubled_dots(octets: bytes, *, at_line_start: bool) -> bytes:
+    octets = octets.replace(b"\r\n.", b"\r\n..")
+    return b"." + octets if at_line_start and octets.startswith(b".") else octets
 
 
 def with_crlf(content: bytes) -> bytes:
@@ -169,11 +163,54 @@ def _has_long_lines(octets: bytes) -> bool:
 
 
 @define
+class _Counted:
+    """The size of content with its line ends mended: a lone CR or LF counts two octets."""
+
+    raw: int = 0
+    _octets: int = 0
+    _last: bytes = _LF
+
+    def feed(self, block: bytes) -> None:
+        self.raw += len(block)
+        whole = block.count(b"\r\n") + (self._last == _CR and block.startswith(_LF))
+        lone = block.count(_CR) + block.count(_LF) - 2 * whole
+        self._octets += len(block) + lone
+        self._last = block[-1:]
+
+    def total(self) -> int:
+        return self._octets + (0 if self._last in (_CR, _LF) else 2)
+
+
+@define
+class _LongLines:
+    """
+    Looks for a line over the limit in jumps: from the start of a line to the
+    last line end within the limit. Two jumps pass the limit's octets at least,
+    whatever the content, so its lines may be as short as they like.
+    """
+
+    found: bool = False
+    _octets: int = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take the next block. C{_octets} is the length so far of the line that it goes on with."""
+        position = 0
+        while not self.found:
+            limit = position + MAX_LINE_OCTETS + 1 - self._octets
+            line_end = max(block.rfind(_LF, position, limit), block.rfind(_CR, position, limit))
+            if line_end < 0:
+                self._octets += len(block) - position
+                self.found = self._octets > MAX_LINE_OCTETS
+                return
+            position, self._octets = line_end + 1, 0
+
+
+@define
 class Surveyor:
     """Looks through a content, block by block."""
 
-    _counted: _Counted = field(factory=lambda: _Counted())
-    _lines: _LongLines = field(factory=lambda: _LongLines())
+    _counted: _Counted = field(factory=_Counted)
+    _lines: _LongLines = field(factory=_LongLines)
     _is_8bit: bool = False
     _has_nul: bool = False
 
@@ -236,46 +273,3 @@ class Content:
 def is_7bit(content: bytes) -> bool:
     """Whether the content, its lines ending in CRLF, is 7bit data as RFC 2045 §2.7 defines it."""
     return content.isascii() and b"\0" not in content and not _has_long_lines(content)
-
-
-@define
-class _Counted:
-    """The size of content with its line ends mended: a lone CR or LF counts two octets."""
-
-    raw: int = 0
-    _octets: int = 0
-    _last: bytes = _LF
-
-    def feed(self, block: bytes) -> None:
-        self.raw += len(block)
-        whole = block.count(b"\r\n") + (self._last == _CR and block.startswith(_LF))
-        lone = block.count(_CR) + block.count(_LF) - 2 * whole
-        self._octets += len(block) + lone
-        self._last = block[-1:]
-
-    def total(self) -> int:
-        return self._octets + (0 if self._last in (_CR, _LF) else 2)
-
-
-@define
-class _LongLines:
-    """
-    Looks for a line over the limit in jumps: from the start of a line to the
-    last line end within the limit. Two jumps pass the limit's octets at least,
-    whatever the content, so its lines may be as short as they like.
-    """
-
-    found: bool = False
-    _octets: int = 0
-
-    def feed(self, block: bytes) -> None:
-        """Take the next block. C{_octets} is the length so far of the line that it goes on with."""
-        position = 0
-        while not self.found:
-            limit = position + MAX_LINE_OCTETS + 1 - self._octets
-            line_end = max(block.rfind(_LF, position, limit), block.rfind(_CR, position, limit))
-            if line_end < 0:
-                self._octets += len(block) - position
-                self.found = self._octets > MAX_LINE_OCTETS
-                return
-            position, self._octets = line_end + 1, 0

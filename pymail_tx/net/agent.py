@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pymail_tx.core.address import ascii_domain
+from pymail_tx.core.command import Verb, hello_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument, OutOfOrder, SessionError
@@ -143,8 +143,7 @@ class SMTPAgent:
         self._looking: set[Deferred[Content]] = set()
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
-        hello = "LHLO" if self._connector.lmtp else "EHLO"
-        self._ehlo = f"{hello} {ascii_domain('hostname', hostname)}\r\n".encode("ascii")
+        self._ehlo = hello_command(Verb.LHLO if self._connector.lmtp else Verb.EHLO, hostname) + b"\r\n"
         self._chunking = True
         self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None

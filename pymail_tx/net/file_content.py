@@ -61,16 +61,15 @@ class _Source:
         @raise BadArgument: it cannot be read.
         """
         position = self.start
-        while True:
-            try:
-                self.file.seek(position)
-                block = self.file.read(BLOCK_OCTETS)
-            except (OSError, ValueError) as problem:
-                raise BadArgument("content", f"no file that can be read: {problem}") from None
-            if not block:
-                return
+        while block := self._look_at(position):
             position += len(block)
             yield block
+
+    def _look_at(self, position: int) -> bytes:
+        try:
+            return self._block(position, BLOCK_OCTETS)
+        except OSError as problem:
+            raise BadArgument("content", f"no file that can be read: {problem}") from None
 
     def blocks(self, octets: int) -> Iterator[bytes]:
         """
@@ -80,17 +79,16 @@ class _Source:
         position, end = self.start, self.start + octets
         while position < end:
             block = self._block(position, min(BLOCK_OCTETS, end - position))
+            if not block:
+                raise OSError("the file has become shorter since it was looked through")
             position += len(block)
             yield block
-        if self._block(end, 1, may_end=True):
+        if self._block(end, 1):
             raise OSError("the file has grown since it was looked through")
 
-    def _block(self, position: int, octets: int, *, may_end: bool = False) -> bytes:
+    def _block(self, position: int, octets: int) -> bytes:
         try:
             self.file.seek(position)
-            block = self.file.read(octets)
+            return self.file.read(octets)
         except ValueError as closed:
             raise OSError(str(closed)) from None
-        if not block and not may_end:
-            raise OSError("the file has become shorter since it was looked through")
-        return block

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pymail_tx.core.command import Verb
+from pymail_tx.core.command import Verb, hello_command
 from pymail_tx.core.errors import NotOffered, Refused
 from pymail_tx.core.reply import Reply, printable
 from pymail_tx.core.sasl import Credentials
@@ -36,7 +36,7 @@ async def greet(client: SMTPClient, name: str, *, helo: bool) -> None:
 
 def early_hello(name: str) -> Exchange:
     """EHLO, for who says it before the greeting and needs no answer."""
-    return Exchange(Verb.EHLO, b"EHLO " + name.encode("ascii") + b"\r\n")
+    return Exchange(Verb.EHLO, hello_command(Verb.EHLO, name) + b"\r\n")
 
 
 async def secure(client: SMTPClient, name: str, creator: ClientTLS) -> None:

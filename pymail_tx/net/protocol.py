@@ -32,9 +32,9 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.python.failure import Failure
 
-from pymail_tx.core.address import Mailbox, ascii_domain, refuse_controls
+from pymail_tx.core.address import Mailbox, refuse_controls
 from pymail_tx.core.authentication import Authentication, Computation, Refusal
-from pymail_tx.core.command import COMMANDS, Verb, path_command
+from pymail_tx.core.command import COMMANDS, Verb, hello_command, path_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import OutOfOrder, ProtocolViolation, SessionError, SessionLost
@@ -123,15 +123,15 @@ class SMTPClient(Dialogue):
 
         @param name: our domain or address literal (RFC 5321 §4.1.4).
         """
-        return self._say(Verb.EHLO, b"EHLO " + ascii_domain("name", name).encode("ascii"))
+        return self._say(Verb.EHLO, hello_command(Verb.EHLO, name))
 
     def lhlo(self, name: str) -> Deferred[Reply]:
         """Say LHLO, which is LMTP's EHLO (RFC 2033 §4.1)."""
-        return self._say(Verb.LHLO, b"LHLO " + ascii_domain("name", name).encode("ascii"))
+        return self._say(Verb.LHLO, hello_command(Verb.LHLO, name))
 
     def helo(self, name: str) -> Deferred[Reply]:
         """Say HELO, for servers that know no EHLO."""
-        return self._say(Verb.HELO, b"HELO " + ascii_domain("name", name).encode("ascii"))
+        return self._say(Verb.HELO, hello_command(Verb.HELO, name))
 
     def starttls(self, creator: ClientTLS) -> Deferred[Reply]:
         """

@@ -107,14 +107,17 @@ class Transaction:
 
     # What is said
 
-    def mail_line(self) -> bytes:
-        """MAIL, with its parameters."""
+    def envelope(self) -> list[Exchange]:
+        """MAIL and each RCPT."""
+        mail = Exchange(Verb.MAIL, self._mail_line(), self._mail.append)
+        return [mail, *[Exchange(Verb.RCPT, self._rcpt_line(place), self._recipients.append) for place in self.places]]
+
+    def _mail_line(self) -> bytes:
         reverse_path = self.sending.envelope.reverse_path
         path = reverse_path.path(utf8=self._utf8) if reverse_path else b""
         return path_command(Verb.MAIL, path, self.planned.mail_parameters) + b"\r\n"
 
-    def rcpt_line(self, place: int) -> bytes:
-        """RCPT for one recipient."""
+    def _rcpt_line(self, place: int) -> bytes:
         mailbox = self.sending.envelope.recipients[place].mailbox
         parameters = self.planned.rcpt_parameters.get(place, ())
         return path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters) + b"\r\n"
@@ -124,11 +127,6 @@ class Transaction:
         return "SMTPUTF8" in self.planned.mail_parameters
 
     # What was answered
-
-    def envelope(self) -> list[Exchange]:
-        """MAIL and each RCPT."""
-        mail = Exchange(Verb.MAIL, self.mail_line(), self._mail.append)
-        return [mail, *[Exchange(Verb.RCPT, self.rcpt_line(place), self._recipients.append) for place in self.places]]
 
     def recipient_answered(self, answer: Answer) -> None:
         """To RCPT; for who wants to hear of it as well."""

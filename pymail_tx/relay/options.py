@@ -154,6 +154,16 @@ def complaint(problem: str) -> SystemExit:
     return SystemExit(f"pymail-tx: {printable(problem)}")
 
 
+def our_name(given: str | None, ask: Callable[[], str]) -> str:
+    """
+    The name to greet with: the one given, or else the machine's.
+
+    @param ask: see L{machine_name}.
+    @raise BadArgument: the one given is no domain.
+    """
+    return machine_name(ask) if given is None else ascii_domain("hostname", given)
+
+
 def machine_name(ask: Callable[[], str]) -> str:
     """
     The machine's name as a domain: one without a dot, which servers mistrust,
