@@ -13,7 +13,9 @@ from io import BytesIO
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorSSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorFDSet, IReactorSSL, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
 from twisted.mail import smtp
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
@@ -48,6 +50,12 @@ class Case(TestCase):
         context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
         self.sent: Deferred[Sent] = Deferred()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._good_byes()))
+
+    async def _good_byes(self) -> None:
+        """Who sent hears before QUIT is answered, as with twisted.mail; the connection ends within QUIT's 5 s."""
+        while any(isinstance(reader, Client) for reader in IReactorFDSet(reactor).getReaders()):
+            await deferLater(IReactorTime(reactor), 0.01)
 
     def plain(self) -> SMTPSenderFactory:
         return SMTPSenderFactory("ann@example.net", "bob@example.org", BytesIO(MESSAGE), self.sent, timeout=20)
