@@ -4,6 +4,8 @@ LMTP: a reply to the content for each recipient (RFC 2033), over sockets that ar
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -118,7 +120,10 @@ class ToMailboxes(TestCase):
         self.assertGreater(self.verbs.count("LHLO"), 1)
 
     async def test_over_a_unix_socket_as_well(self) -> None:
-        path = Path(self.mktemp()).absolute()
+        # A path of its own: sun_path holds 108 octets, and a checkout may lie deep.
+        directory = Path(tempfile.mkdtemp(prefix="lmtp-of-a-test-"))
+        self.addCleanup(shutil.rmtree, directory)
+        path = directory / "socket"
         await self.listens(f"unix:{path}")
         agent = self.agent(f"lmtp+unix://{path}")
         report = await agent.send(Envelope("joe@example.org", ["ann@example.org"]), CONTENT)
