@@ -76,6 +76,7 @@ class Target:
     scheme.
 
     @ivar host: a domain in ASCII or an address without brackets.
+    @ivar tls: C{None} leaves it to each recipient's domain, C{mx:} only.
     @ivar user: C{""} without credentials.
     @ivar password: C{None} without credentials.
     @ivar path: of the maildir or the Unix socket.
@@ -85,7 +86,7 @@ class Target:
     scheme: Scheme
     host: str = ""
     port: int = 0
-    tls: TLSPolicy = TLSPolicy.NONE
+    tls: TLSPolicy | None = TLSPolicy.NONE
     user: str = ""
     password: Secret | PasswordSource | None = None
     path: str = ""
@@ -401,7 +402,9 @@ def _mx(text: _Text) -> Target:
     before, _, query = text.rest.partition("?")
     if before:
         raise text.wrong("is more than mx:, which finds the servers itself; for one server write smtp://host")
-    return Target(scheme=Scheme.MX, port=text.port(text.query(query, ("port",)).get("port"), 25))
+    given = text.query(query, ("port", "tls"))
+    tls = _tls(text, given["tls"], with_credentials=False) if "tls" in given else None
+    return Target(scheme=Scheme.MX, port=text.port(given.get("port"), 25), tls=tls)
 
 
 def _maildir(text: _Text) -> Target:
@@ -431,7 +434,11 @@ def _written_server(target: Target, password: Callable[[Secret], str]) -> str:
     elif target.password is not None:
         login = f"{quote(target.user, safe='')}:{password(target.password)}@"
     host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"{target.scheme.value}://{login}{host}:{target.port}?tls={target.tls.value}{source}"
+    return f"{target.scheme.value}://{login}{host}:{target.port}{_written_tls(target, '?')}{source}"
+
+
+def _written_tls(target: Target, mark: str) -> str:
+    return f"{mark}tls={target.tls.value}" if target.tls else ""
 
 
 _PARSERS: Mapping[Scheme, Callable[[_Text], Target]] = {
@@ -450,7 +457,7 @@ _WRITERS: Mapping[Scheme, Callable[[Target, Callable[[Secret], str]], str]] = {
     Scheme.SMTPS: _written_server,
     Scheme.LMTP: _written_server,
     Scheme.LMTP_UNIX: lambda target, _: f"lmtp+unix://{target.path}",
-    Scheme.MX: lambda target, _: f"mx:?port={target.port}",
+    Scheme.MX: lambda target, _: f"mx:?port={target.port}{_written_tls(target, '&')}",
     Scheme.MAILDIR: lambda target, _: f"maildir:{target.path}",
     Scheme.DISCARD: lambda target, _: "discard:",
     Scheme.REJECT: lambda target, _: f"reject:{target.text}",

@@ -46,6 +46,18 @@ MAX_ADDRESSES = 20
 """Of all hosts together: one every L{ATTEMPT_DELAY_S <pymail_tx.net.eyeballs.ATTEMPT_DELAY_S>} makes 5 s of trying."""
 
 
+FAILURE_TTL_S = 30
+"""
+How long a question that failed is not asked again, so that a name server that
+does not answer holds up the first of many messages. RFC 2308 §7 has 300 at most.
+"""
+
+
+def lifetime_s(answer: Answer) -> float:
+    """How long a decision may rest on an answer."""
+    return max(answer.ttl_s, FAILURE_TTL_S) if answer.verdict in _UNKNOWN else answer.ttl_s
+
+
 def _plain(address: str) -> str:
     """One spelling for each address; an IPv4 address in IPv6's clothes is the IPv4 address (RFC 4291 §2.5.5.2)."""
     parsed = ipaddress.ip_address(address)
@@ -194,7 +206,7 @@ def exchangers(answer: Answer, us: Ourselves = NOBODY, *, random: Callable[[], f
     if answer.verdict in _NO_MX:
         status, reason = _NO_MX[answer.verdict]
         words = reason.format(domain=domain, why=answer.reason or "no reason given")
-        return NoRoute(status=status, reason=words, ttl_s=answer.ttl_s)
+        return NoRoute(status=status, reason=words, ttl_s=lifetime_s(answer))
     implicit = answer.verdict is Verdict.NODATA
     if answer.mx and not any(one.host for one in answer.mx):
         reason = f"5.1.10 {domain} says that it takes no mail (null MX)"
@@ -223,7 +235,7 @@ def route(found: Exchangers, answers: Sequence[Sequence[Answer]], us: Ourselves 
         AAAA.
     """
     hosts = [_host(one, of_host) for one, of_host in zip(found.mx, answers, strict=True)]
-    ttl_s = min([found.ttl_s, *(answer.ttl_s for answer in chain.from_iterable(answers))])
+    ttl_s = min([found.ttl_s, *(lifetime_s(answer) for answer in chain.from_iterable(answers))])
     ours = min((host.preference for host in hosts if us.are(host)), default=float("inf"))
     better = [host for host in hosts if host.preference < ours]
     if not better:

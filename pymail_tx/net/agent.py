@@ -1,14 +1,16 @@
 """
 The agent: from a message and a server to a L{Report}.
 
-L{SMTPAgent} is the face of it: it takes a message in any of its forms, hands it
-to a L{Server <pymail_tx.net.server.Server>}, which keeps connections to one, and
-counts. Whatever a server, DNS or the network can do becomes an Outcome, here at
-the latest; above, outcomes are values.
+L{SMTPAgent} is the face of it: it takes a message in any of its forms and hands
+it on, to one L{Server <pymail_tx.net.server.Server>} or, by C{mx:}, to the
+L{Internet <pymail_tx.net.internet.Internet>}, which has many. Whatever a server,
+DNS or the network can do becomes an Outcome, here at the latest; above, outcomes
+are values.
 """
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from email.message import EmailMessage
 from typing import BinaryIO
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -27,11 +29,14 @@ from pymail_tx.core.mechanisms import External, Identity
 from pymail_tx.core.message import has_utf8_addresses, message_octets
 from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits
-from pymail_tx.core.routes import Target
-from pymail_tx.net.connector import Connector
+from pymail_tx.core.routes import Scheme, Target, TLSPolicy
+from pymail_tx.core.routing import NOBODY, Ourselves
+from pymail_tx.core.tlspolicy import STSFound
 from pymail_tx.net.file_content import look_through
+from pymail_tx.net.internet import Asked, Internet
 from pymail_tx.net.login import Login, TokenSource
-from pymail_tx.net.server import Server
+from pymail_tx.net.resolves import FindsPolicies, Resolves
+from pymail_tx.net.server import Server, Serving
 from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
 from pymail_tx.net.transcript import Transcript
@@ -84,11 +89,16 @@ class SMTPAgent:
         max_messages_per_connection: int = MAX_MESSAGES_PER_CONNECTION,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         rate: float | None = None,
+        resolver: Resolves | None = None,
+        policies: FindsPolicies | None = None,
+        ourselves: Ourselves = NOBODY,
+        random: Callable[[], float] = random.random,
     ) -> None:
         """
         @param reactor: makes connections and keeps the time.
-        @param server: C{smtp://[user:password@]host[:port][?tls=…]},
-            C{smtps://…}, C{lmtp://host:port} or C{lmtp+unix:///path}.
+        @param server: C{mx:[?port=…][&tls=…]} for the internet's way; or one
+            server, C{smtp://[user:password@]host[:port][?tls=…]}, C{smtps://…},
+            C{lmtp://host:port} or C{lmtp+unix:///path}.
         @param hostname: our name, for EHLO.
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store.
@@ -105,7 +115,13 @@ class SMTPAgent:
         @param nonce: makes SCRAM's nonces: random, at least 16 printable ASCII
             characters without a comma.
         @param transcript: keeps what is said in each session.
-        @param max_connections: this and what follows: see L{Limits}.
+        @param max_connections: to one server; this and the next three: see
+            L{Limits}.
+        @param resolver: asks DNS, for C{mx:} and C{?tls=dane}.
+        @param policies: knows those of MTA-STS, for C{mx:}.
+        @param ourselves: by what others know us, for C{mx:}: mail that would
+            come back fails. Who takes no mail needs none.
+        @param random: makes numbers from 0 to 1, which order C{mx:}'s hosts.
         @raise BadArgument: an argument is not what it should be, or
             C{trust_root} cannot be read.
         """
@@ -116,22 +132,30 @@ class SMTPAgent:
             raise BadArgument("credentials", "External needs client_certificate=")
         if minimum_mechanism is not None and given is None:
             raise BadArgument("minimum_mechanism", "there are no credentials to use it with")
+        if target.scheme is Scheme.MX and given is not None:
+            raise BadArgument("credentials", "they are for one server, and mx: leads to many")
         login = Login(reactor, given, nonce=nonce, minimum=minimum_mechanism) if given else None
-        connector = Connector(
-            reactor, target, hostname=hostname, trust_root=trust_root, login=login, certificate=client_certificate,
-            source_address=source_address, transcript=transcript,
-        )  # fmt: skip
         limits = Limits(
             max_connections=max_connections,
             max_messages_per_connection=max_messages_per_connection,
             idle_timeout_s=idle_timeout_s,
             rate=rate,
         )
-        self._server = Server(reactor, connector, hostname=hostname, limits=limits, changed=self._maybe_closed)
+
+        serving = Serving(
+            reactor=reactor, hostname=hostname, limits=limits, trust_root=trust_root, login=login,
+            certificate=client_certificate, source_address=source_address, transcript=transcript,
+        )  # fmt: skip
+        self._closed: Deferred[None] | None = None
         self._unfinished: dict[Sending, Deferred[Report]] = {}
         self._looking: set[Deferred[Content]] = set()
-        self._closed: Deferred[None] | None = None
         self._counts: Counter[Status] = Counter()
+        self._way: Server | Internet
+        if target.scheme is Scheme.MX or target.tls is TLSPolicy.DANE:
+            asked = Asked(resolver or _no_resolver(), policies or _NoPolicies(), ourselves)
+            self._way = Internet(target, serving, asked, random=random, changed=self._maybe_closed)
+        else:
+            self._way = serving.server(target, changed=self._maybe_closed)
 
     def send(
         self,
@@ -187,7 +211,7 @@ class SMTPAgent:
         sent: Deferred[Report] = Deferred(self._cancel)
         sending = Sending(envelope, content, self._done, progress)
         self._unfinished[sending] = sent
-        self._server.submit(sending)
+        self._way.submit(sending)
         return sent
 
     def _done(self, sending: Sending, report: Report) -> None:
@@ -207,14 +231,14 @@ class SMTPAgent:
         """
         if self._closed is None:
             self._closed = Deferred()
-            self._server.keep_no_more()
+            self._way.keep_no_more()
         waiter: Deferred[None] = Deferred()
         self._closed.chainDeferred(waiter)
         return waiter
 
     def statistics(self) -> Statistics:
         """What it does, and has done."""
-        load, counts = self._server.load(), self._counts
+        load, counts = self._way.load(), self._counts
         return Statistics(
             waiting=load.waiting,
             opening=load.opening,
@@ -229,7 +253,7 @@ class SMTPAgent:
     def _cancel(self, sent: Deferred[Report]) -> None:
         sending = next(one for one, waiting in self._unfinished.items() if waiting is sent)
         sending.done = lambda _, report: None
-        self._server.cancel(sending)
+        self._way.cancel(sending)
         del self._unfinished[sending]
         self._maybe_closed()
 
@@ -237,5 +261,14 @@ class SMTPAgent:
         closed = self._closed
         if closed is None or closed.called or self._unfinished or self._looking:
             return
-        if self._server.end() and not closed.called:  # which may have come about in the middle of it
+        if self._way.end() and not closed.called:  # which may have come about in the middle of it
             closed.callback(None)
+
+
+def _no_resolver() -> Resolves:
+    raise BadArgument("resolver", "mx: needs one")
+
+
+class _NoPolicies:
+    def find(self, domain: str) -> Deferred[STSFound]:
+        return succeed(STSFound())

@@ -1,15 +1,17 @@
 """
-Opens sessions with one server, as its target asks.
+Opens sessions with one server, with as much TLS as its target or its policy asks.
 
-Policy of TLS (protocol-wise see RFC 3207, RFC 8314):
+Levels of TLS (protocol-wise see RFC 3207, RFC 8314):
 
   - C{none}: plain text.
   - C{opportunistic}: TLS with any certificate; if STARTTLS is refused or its
     handshake breaks, plain text over a fresh connection. In TLS 1.3 a server
     judges the handshake when ours is over already (RFC 8446 §2), so a
     connection lost before the EHLO behind it counts as broken as well.
-  - C{required}: TLS with any certificate, or the message waits.
+  - C{encrypted}: TLS with any certificate, or the message waits.
   - C{verified}: TLS with a certificate that verifies, or the message waits.
+  - C{dane}: TLS with a certificate that a TLSA record vouches for, or the
+    message waits.
 
 With credentials (L{pymail_tx.net.login}) it is always C{verified}.
 
@@ -25,9 +27,8 @@ it is forgotten, and the message goes the ordinary way.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from attrs import evolve
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -38,12 +39,13 @@ from twisted.internet.interfaces import IProtocol, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 
 from pymail_tx.core.address import ascii_domain
-from pymail_tx.core.errors import BadArgument, NoConnection, Refused, SessionError, SessionLost, TLSFailed
+from pymail_tx.core.errors import BadArgument, NoConnection, NotOffered, Refused, SessionError, SessionLost, TLSFailed
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.mechanisms import Identity
-from pymail_tx.core.outcome import Peer
+from pymail_tx.core.outcome import Peer, Status
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.state import State
+from pymail_tx.core.tlspolicy import TLSDecision, TLSLevel
 from pymail_tx.net import eyeballs, opening
 from pymail_tx.net.login import Login
 from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
@@ -56,10 +58,21 @@ CONNECT_TIMEOUT_S = 30
 
 _SERVERS = frozenset({Scheme.SMTP, Scheme.SMTPS, Scheme.LMTP, Scheme.LMTP_UNIX})
 
+_LEVELS: Mapping[TLSPolicy | None, TLSLevel] = {
+    TLSPolicy.NONE: TLSLevel.NONE,
+    TLSPolicy.OPPORTUNISTIC: TLSLevel.OPPORTUNISTIC,
+    TLSPolicy.REQUIRED: TLSLevel.ENCRYPTED,
+    TLSPolicy.VERIFIED: TLSLevel.VERIFIED,
+}
+"""Of targets that no policy is weighed for."""
+
+_PLAIN_TEXT_WILL_DO = frozenset({TLSLevel.NONE, TLSLevel.OPPORTUNISTIC})
+
 
 class Connector:
     """
     @ivar peer: the server, before any session with it.
+    @ivar addresses: where it is; if there are none, its name is looked up.
     @ivar lmtp: it speaks LMTP (RFC 2033).
     """
 
@@ -70,6 +83,7 @@ class Connector:
         *,
         hostname: str,
         trust_root: str | None,
+        decision: TLSDecision | None = None,
         login: Login | None = None,
         certificate: ClientCertificate | None = None,
         source_address: str | None = None,
@@ -78,6 +92,8 @@ class Connector:
         """
         @param target: its credentials are not looked at.
         @param hostname: our name, for EHLO.
+        @param decision: the TLS that the server's policy asks for, and not the
+            target. Plain text will do then only where that says so.
         @param login: authenticates; without it nobody does.
         @param certificate: ours, for a server that asks for one.
         @param source_address: of ours, to connect from.
@@ -85,14 +101,17 @@ class Connector:
         @raise BadArgument: the target is not one to connect to, C{trust_root} or
             C{certificate} cannot be read, or C{source_address} is none.
         """
-        if target.scheme not in _SERVERS or target.tls is TLSPolicy.DANE:
-            raise BadArgument("server", f"{target} is not built yet; use smtp://host:port or smtps://host:port")
+        if target.scheme not in _SERVERS:
+            raise BadArgument("server", f"{target} is no server; write smtp://host:port, smtps://… or lmtp://…")
         if source_address is not None and not (isIPAddress(source_address) or isIPv6Address(source_address)):
             raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
         self.peer = Peer(host=target.host or target.path, port=target.port or None)
         self.lmtp = target.scheme in (Scheme.LMTP, Scheme.LMTP_UNIX)
         self._reactor = reactor
-        self._target = evolve(target, tls=TLSPolicy.VERIFIED) if login else target
+        self.addresses: Sequence[str] = ()
+        self._target = target
+        self._decision = decision
+        self._level = decision.level if decision else _LEVELS[TLSPolicy.VERIFIED if login else target.tls]
         self._login = login
         self._hostname = ascii_domain("hostname", hostname)
         self._trust_root = trust_root
@@ -100,7 +119,7 @@ class Connector:
         self._source_address = source_address
         self._transcript = transcript
         self._known: Extensions | None = None
-        if self._target.tls is not TLSPolicy.NONE:
+        if self._level is not TLSLevel.NONE:
             self._creator()  # what is wrong with a file is wrong now, and not with a message later
 
     async def open(self, connected: Callable[[SMTPClient], object], *, helo: bool) -> SMTPClient:
@@ -116,13 +135,22 @@ class Connector:
         if self._known is not None:
             return await self._open_early(connected, self._known)
         identity = await self._login.identity() if self._login else None
-        starttls = self._target.scheme is not Scheme.SMTPS and self._target.tls is not TLSPolicy.NONE
+        starttls = self._target.scheme is not Scheme.SMTPS and self._level is not TLSLevel.NONE
         try:
             return await self._open(connected, identity, starttls=starttls, helo=helo)
         except SessionError as error:
-            if self._target.tls is TLSPolicy.OPPORTUNISTIC and _is_tls_trouble(error):
+            if not _is_tls_trouble(error):
+                raise
+            if self._level is TLSLevel.OPPORTUNISTIC:
                 return await self._open(connected, identity, starttls=False, helo=helo)
-            raise
+            raise self._unmet(error) from None
+
+    def _unmet(self, error: SessionError) -> SessionError:
+        """Where a policy asked for the TLS that failed, it says what becomes of the message."""
+        if self._decision:
+            error.enhanced = self._decision.unmet
+            error.final = self._decision.status is Status.FAILED
+        return error
 
     def forget(self) -> None:
         """The host did not do as it was known to."""
@@ -155,12 +183,12 @@ class Connector:
         offers = client.extensions
         if client.tls or self._login or self.lmtp or not {"PIPELINING", "PIPECONNECT"} <= offers.keywords.keys():
             return False
-        return self._target.tls is TLSPolicy.NONE or "STARTTLS" not in offers
+        return self._level is TLSLevel.NONE or "STARTTLS" not in offers
 
     async def _negotiate(self, client: SMTPClient, identity: Identity | None, *, starttls: bool, helo: bool) -> None:
-        opportunistic = self._target.tls in (TLSPolicy.NONE, TLSPolicy.OPPORTUNISTIC)
-        await opening.greet(client, self._hostname, helo=helo and opportunistic and not self.lmtp)
-        if starttls and not (opportunistic and "STARTTLS" not in client.extensions):
+        plain_will_do = self._level in _PLAIN_TEXT_WILL_DO
+        await opening.greet(client, self._hostname, helo=helo and plain_will_do and not self.lmtp)
+        if starttls and not (plain_will_do and "STARTTLS" not in client.extensions):
             await self._secure(client)
         if self._login and identity:
             await self._login.authenticate(client, identity)
@@ -170,6 +198,8 @@ class Connector:
             await opening.secure(client, self._hostname, self._creator())
         except SessionLost as lost:
             raise TLSFailed(f"STARTTLS: {lost}") from None
+        except NotOffered as lacking:
+            raise self._unmet(lacking) from None
         except BadArgument as problem:  # a file that was good when the agent was made
             raise TLSFailed(str(problem)) from None
 
@@ -192,18 +222,26 @@ class Connector:
         if target.scheme is Scheme.LMTP_UNIX:
             connecting: Deferred[IProtocol] = UNIXClientEndpoint(self._reactor, target.path).connect(factory)
             return connecting
-        return Deferred.fromCoroutine(
-            eyeballs.connect(self._reactor, target.host, target.port, factory, source=self._source_address)
-        )
+        return Deferred.fromCoroutine(self._connecting_by_tcp(factory))
+
+    async def _connecting_by_tcp(self, factory: SMTPClientFactory) -> IProtocol:
+        target, source = self._target, self._source_address
+        if self.addresses:
+            known = [eyeballs.address_of(address, target.port) for address in self.addresses]
+            return await eyeballs.connect_to(self._reactor, known, factory, source=source)
+        return await eyeballs.connect(self._reactor, target.host, target.port, factory, source=source)
 
     def _no_connection(self, problem: str) -> NoConnection:
         port = f" port {self.peer.port}" if self.peer.port else ""
         return NoConnection(f"no connection to {self.peer.host}{port}: {problem}")
 
     def _creator(self) -> ClientTLS:
-        must_verify = self._target.tls is TLSPolicy.VERIFIED
         return ClientTLS(
-            self._target.host, must_verify=must_verify, trust_root=self._trust_root, certificate=self._certificate
+            self._target.host,
+            must_verify=self._level is TLSLevel.VERIFIED,
+            trust_root=self._trust_root,
+            certificate=self._certificate,
+            decision=self._decision,
         )
 
 

@@ -14,7 +14,7 @@ One message's way::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,10 +25,15 @@ from twisted.python.failure import Failure
 from pymail_tx.core.command import Verb, hello_command
 from pymail_tx.core.errors import SessionError
 from pymail_tx.core.pool import Limits, Pool
+from pymail_tx.core.routes import Target
+from pymail_tx.core.tlspolicy import TLSDecision
 from pymail_tx.net.connector import Connector, has_unread, leave
+from pymail_tx.net.login import Login
 from pymail_tx.net.pipeline import Pipeline
 from pymail_tx.net.protocol import SMTPClient
+from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
+from pymail_tx.net.transcript import Transcript
 
 _log = Logger()
 
@@ -64,6 +69,50 @@ class Load:
         return total
 
 
+@frozen(kw_only=True)
+class Serving:
+    """
+    How one agent treats servers, all of them alike.
+
+    @ivar hostname: our name, for EHLO.
+    @ivar trust_root: see L{ClientTLS <pymail_tx.net.tls.ClientTLS>}.
+    @ivar login: who we are to the server, if it is one that knows us.
+    @ivar certificate: ours, for a server that asks for one.
+    @ivar source_address: of ours, to connect from.
+    @ivar transcript: keeps what is said in each session.
+    """
+
+    reactor: IReactorTime
+    hostname: str
+    limits: Limits
+    trust_root: str | None = None
+    login: Login | None = None
+    certificate: ClientCertificate | None = None
+    source_address: str | None = None
+    transcript: Transcript | None = None
+
+    def server(self, target: Target, *, decision: TLSDecision | None = None, changed: Callable[[], object]) -> Server:
+        """
+        One server.
+
+        @param decision: see L{Connector}.
+        @param changed: see L{Server}.
+        @raise BadArgument: as L{Connector} does.
+        """
+        connector = Connector(
+            self.reactor,
+            target,
+            hostname=self.hostname,
+            trust_root=self.trust_root,
+            decision=decision,
+            login=self.login,
+            certificate=self.certificate,
+            source_address=self.source_address,
+            transcript=self.transcript,
+        )
+        return Server(self.reactor, connector, hostname=self.hostname, limits=self.limits, changed=changed)
+
+
 class Server:
     """
     One server, its connections and the messages for it.
@@ -93,6 +142,10 @@ class Server:
         self._chunking = True
         self._look_again: IDelayedCall | None = None
         self._opened_so_far = 0
+
+    def is_at(self, addresses: Sequence[str]) -> None:
+        """From now on it is connected to at these, in their order, and its name is not looked up."""
+        self._connector.addresses = addresses
 
     def submit(self, sending: Sending) -> None:
         """Send a message; its C{done} hears what became of it."""
@@ -126,6 +179,11 @@ class Server:
             return False
         self._look_again_in(None)
         return True
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it has no message, and no connection is being opened."""
+        return not (self._pool.waiting or self._pool.opening or self._pool.busy)
 
     def load(self) -> Load:
         """What it does, and has done."""

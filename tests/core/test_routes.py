@@ -106,7 +106,8 @@ class Targets(SynchronousTestCase):
             "smtp://h?ssl=yes",
             "smtp://h?tls=none&tls=none",
             "smtp://h?tls",
-            "mx:?tls=none",
+            "mx:?tls=none&tls=none",
+            "mx:?host=h",
             "lmtp://h:24?a=b",
         ):
             self._refused(text, "has parameters other than")
@@ -119,7 +120,8 @@ class Targets(SynchronousTestCase):
             self._refused(text, "write lmtp://host:port")
 
     def test_the_other_schemes(self) -> None:
-        self.assertEqual(Target.parse("mx:"), Target(scheme=Scheme.MX, port=25))
+        self.assertEqual(Target.parse("mx:"), Target(scheme=Scheme.MX, port=25, tls=None))
+        self.assertIs(Target.parse("mx:?tls=dane&port=26").tls, TLSPolicy.DANE)
         self.assertEqual(Target.parse("discard:"), Target(scheme=Scheme.DISCARD))
         self.assertEqual(Target.parse("maildir:var/mail"), Target(scheme=Scheme.MAILDIR, path="var/mail"))
         self.assertEqual(Target.parse("reject:No: go away"), Target(scheme=Scheme.REJECT, text="No: go away"))
@@ -169,7 +171,7 @@ class Targets(SynchronousTestCase):
 
     def test_what_str_writes_parse_reads_where_there_is_no_password(self) -> None:
         for text in (
-            "mx:", "discard:", "maildir:a=b?c", "reject:no", "smtp://[::1]", "lmtp://h:24?tls=none", "lmtp+unix:///a b",
+            "mx:", "mx:?tls=none", "discard:", "maildir:a=b?c", "reject:no", "smtp://[::1]", "lmtp://h:24?tls=none", "lmtp+unix:///a b",
             "smtp://joe@h?password_file=/a%26b%25", "smtps://h?tls=required",
         ):  # fmt: skip
             target = Target.parse(text)

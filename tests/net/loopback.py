@@ -57,6 +57,7 @@ _REPLIES = {
     "AUTH": b"235 2.7.0 welcome",
     "DATA": b"354 go on",
     ".": b"250 2.0.0 queued",
+    "ClientHello": SILENCE,
     "QUIT": b"221 2.0.0 bye",
 }
 
@@ -67,7 +68,7 @@ class Script:
     What a server does.
 
     @ivar replies: what it says to a verb, without CRLF, where that is not a
-        plain yes. The end of data has the verb C{"."}.
+        plain yes; or several, one each time. The end of data has the verb C{"."}.
     @ivar offers: its extensions, inside TLS C{offers_in_tls}.
     @ivar certificate: for its side of TLS; without one, it answers a
         ClientHello as C{replies} says for C{"ClientHello"}.
@@ -78,7 +79,7 @@ class Script:
     @ivar deaf_behind: a verb behind whose reply the server reads no more.
     """
 
-    replies: dict[str, bytes] = field(factory=dict)
+    replies: dict[str, bytes | list[bytes]] = field(factory=dict)
     greeting: bytes = b"220 mx.example.org ESMTP"
     offers: Sequence[str] = ()
     offers_in_tls: Sequence[str] = ()
@@ -91,8 +92,9 @@ class Script:
 
     def reply(self, verb: str, *, in_tls: bool) -> bytes:
         """What to say to a verb."""
-        if verb in self.replies:
-            return self.replies[verb]
+        said = self.replies.get(verb)
+        if said is not None:
+            return said.pop(0) if isinstance(said, list) else said
         if verb == "EHLO":
             lines = [HOST, *(self.offers_in_tls if in_tls else self.offers)]
             return "\r\n".join([*(f"250-{line}" for line in lines[:-1]), f"250 {lines[-1]}"]).encode()
@@ -171,7 +173,7 @@ class _Session(LineReceiver):
 
     def rawDataReceived(self, data: bytes) -> None:
         self._hear("ClientHello")
-        self._say(self._script.replies.get("ClientHello", SILENCE))
+        self._say(self._script.reply("ClientHello", in_tls=False))
 
     def handshakeCompleted(self) -> None:
         self._in_tls = True
@@ -346,22 +348,25 @@ class LoopbackTestCase(TestCase):
         self.trust_root = self.mktemp()
         Path(self.trust_root).write_bytes(self.authority.root.pem)
 
-    def serve(self, script: Script, *, implicit_tls: bool = False) -> tuple[Server, int]:
+    def serve(
+        self, script: Script, *, implicit_tls: bool = False, address: str = "127.0.0.1", port: int = 0
+    ) -> tuple[Server, int]:
         """
         Start a server.
 
+        @param port: any by default.
         @return: it, and its port.
         """
         server = Server(script)
         factory: ServerFactory = server
         if implicit_tls:
             factory = TLSMemoryBIOFactory(script.options(), False, server)  # type: ignore[assignment]  # typed as a client's
-        port = IReactorTCP(reactor).listenTCP(0, factory, interface="127.0.0.1")
-        address = port.getHost()
-        assert isinstance(address, IPv4Address)
+        listening = IReactorTCP(reactor).listenTCP(port, factory, interface=address)
+        host = listening.getHost()
+        assert isinstance(host, IPv4Address)
         self.addCleanup(self.nothing_is_left, server)
-        self.addCleanup(port.stopListening)
-        return server, address.port
+        self.addCleanup(listening.stopListening)
+        return server, host.port
 
     async def nothing_is_left(self, server: Server) -> None:
         """No connection and no delayed call."""
