@@ -104,6 +104,7 @@ options {{
     listen-on port {authority_port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
     recursion no; dnssec-validation no; empty-zones-enable no; notify no;
     max-udp-size 1232; minimal-responses yes;
+    check-names primary ignore; check-mx-cname ignore; check-integrity no;
 }};
 controls {{ }};
 """
