@@ -54,12 +54,29 @@ async def connect(
     @raise OSError: the name has no address.
     @raise ConnectError: no address answered; that of the last attempt.
     """
+    return await connect_to(reactor, await _addresses(reactor, host, port), factory, source=source)
+
+
+async def connect_to(
+    reactor: IReactorTime, addresses: Iterable[Address], factory: IProtocolFactory, *, source: str | None
+) -> IProtocol:
+    """
+    The same with addresses that are known, to be tried in their order.
+
+    @param addresses: at least one.
+    @raise ConnectError: as in L{connect}.
+    """
     bind_address = None if source is None else (source, 0)
     endpoints: list[IStreamClientEndpoint] = []
-    for address in await _addresses(reactor, host, port):
+    for address in addresses:
         kind = TCP6ClientEndpoint if isinstance(address, IPv6Address) else TCP4ClientEndpoint
-        endpoints.append(kind(reactor, address.host, port, ATTEMPT_TIMEOUT_S, bind_address))
+        endpoints.append(kind(reactor, address.host, address.port, ATTEMPT_TIMEOUT_S, bind_address))
     return await _Race(reactor, factory, deque(endpoints)).run()
+
+
+def address_of(address: str, port: int) -> Address:
+    """As Twisted has it."""
+    return (IPv6Address if ":" in address else IPv4Address)("TCP", address, port)
 
 
 def by_turns(addresses: Sequence[Address]) -> list[Address]:
@@ -70,10 +87,8 @@ def by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _addresses(reactor: IReactorTime, host: str, port: int) -> Iterable[Address]:
-    if isIPAddress(host):
-        return [IPv4Address("TCP", host, port)]
-    if isIPv6Address(host):
-        return [IPv6Address("TCP", host, port)]
+    if isIPAddress(host) or isIPv6Address(host):
+        return [address_of(host, port)]
     look_up = _LookUp()
     IReactorPluggableNameResolver(reactor).nameResolver.resolveHostName(look_up, host, port)
     addresses = await look_up.done

@@ -181,7 +181,7 @@ class ClientTLS:
 
     def failure(self, reason: Failure) -> TLSFailed:
         """Words for a handshake that failed with C{reason}."""
-        asked = f" ({self._decision.reason})" if self._decision else ""
+        asked = f" ({self._decision.reason})" if self._decision and self._decision.reason else ""
         if self._must_verify and self.problem:
             return TLSFailed(self.problem + asked, unverified=True)
         return TLSFailed(f"TLS handshake: {_words(reason)}{asked}")
