@@ -78,7 +78,7 @@ class PolicySource(enum.Enum):
 @frozen(kw_only=True)
 class TLSDecision:
     """
-    What was decided for one host. Two that are equal may share a connection.
+    What was decided for one host.
 
     @ivar host: its name as routing knows it, not CNAME-expanded.
     @ivar level: what a session with it must have.
@@ -100,6 +100,11 @@ class TLSDecision:
     reason: str
     skip: bool = False
     unmet: str = POLICY_UNMET
+
+    @property
+    def demand(self) -> tuple[str, TLSLevel, tuple[str, ...], tuple[TLSA, ...]]:
+        """What a session is held to. Decisions in which this is equal may share one, whoever asked for it and why."""
+        return self.host, self.level, self.names, self.records
 
     @property
     def status(self) -> Status:
@@ -256,6 +261,8 @@ def host_found(host: str, domain: str, mx: Answer | None, answers: Sequence[Answ
         return evolve(found, dane=DANEState.BROKEN, words=words)
     if not _bases(host, answers):
         return evolve(found, words=f"the addresses of {host} are not authenticated by DNSSEC")
+    if not _of_kind(answers, RecordType.TLSA):
+        return evolve(found, words="nobody asked for TLSA records")
     return _with_records(found, mx, _of_kind(answers, RecordType.TLSA))
 
 
@@ -263,7 +270,7 @@ def _with_records(found: HostFound, mx: Answer | None, asked: list[Answer]) -> H
     proved = next((answer for answer in asked if _is_proved(answer)), None)
     if proved is None:
         words = f"no TLSA records at {' or '.join(answer.name for answer in asked)}"
-        if asked and all(answer.authenticated for answer in asked):
+        if all(answer.authenticated for answer in asked):
             return evolve(found, dane=DANEState.NONE, words=words)
         return evolve(found, words=f"{words} that DNSSEC authenticates")
     records = dane.usable(proved.tlsa)
@@ -427,7 +434,10 @@ class _Saying:
         return self._say(TLSLevel.VERIFIED, words, names=tuple(dict.fromkeys(names)))
 
     def dane(self, host: HostFound) -> TLSDecision:
-        return self._say(TLSLevel.DANE, host.words, names=host.dane_names, records=host.records)
+        """With one name, for the server to know whom we mean, where names do not count (RFC 7672 §3.1.1, 8.1)."""
+        names_count = any(record.usage == dane.DANE_TA for record in host.records)
+        names = host.dane_names if names_count else host.dane_names[:1]
+        return self._say(TLSLevel.DANE, host.words, names=names, records=host.records)
 
     def skip(self, words: str, *, unmet: str | None = None) -> TLSDecision:
         decision = self._say(TLSLevel.ENCRYPTED, words, names=(self.host,))
