@@ -46,18 +46,6 @@ MAX_ADDRESSES = 20
 """Of all hosts together: one every L{ATTEMPT_DELAY_S <pymail_tx.net.eyeballs.ATTEMPT_DELAY_S>} makes 5 s of trying."""
 
 
-FAILURE_TTL_S = 30
-"""
-How long a question that failed is not asked again, so that a name server that
-does not answer holds up the first of many messages. RFC 2308 §7 has 300 at most.
-"""
-
-
-def lifetime_s(answer: Answer) -> float:
-    """How long a decision may rest on an answer."""
-    return max(answer.ttl_s, FAILURE_TTL_S) if answer.verdict in _UNKNOWN else answer.ttl_s
-
-
 def _plain(address: str) -> str:
     """One spelling for each address; an IPv4 address in IPv6's clothes is the IPv4 address (RFC 4291 §2.5.5.2)."""
     parsed = ipaddress.ip_address(address)
@@ -100,12 +88,10 @@ class NoRoute:
     Mail for a domain goes nowhere, for now or for good.
 
     @ivar reason: begins with an enhanced status code.
-    @ivar ttl_s: how long that holds, in seconds from when DNS was asked.
     """
 
     status: Status
     reason: str
-    ttl_s: float
 
 
 @frozen(kw_only=True)
@@ -117,14 +103,12 @@ class Exchangers:
     @ivar mx: its hosts in order, each once, at most L{MAX_HOSTS}.
     @ivar implicit: the domain has no MX and stands for itself.
     @ivar authenticated: DNSSEC proves that these, or none, are its MX.
-    @ivar ttl_s: how long that holds.
     """
 
     domain: str
     mx: tuple[MX, ...]
     implicit: bool
     authenticated: bool
-    ttl_s: float
 
 
 @frozen(kw_only=True)
@@ -154,14 +138,12 @@ class MailRoute:
     @ivar hosts: in order of preference; see L{in_order}.
     @ivar implicit: see L{Exchangers}.
     @ivar authenticated: see L{Exchangers}; each host has a word of its own.
-    @ivar ttl_s: how long all of it holds, in seconds from when DNS was asked.
     """
 
     domain: str
     hosts: tuple[Host, ...]
     implicit: bool = False
     authenticated: bool = False
-    ttl_s: float
 
 
 def in_order(hosts: Iterable[Host], random: Callable[[], float]) -> list[Host]:
@@ -181,18 +163,16 @@ def literal(domain: str, us: Ourselves = NOBODY) -> MailRoute | NoRoute | None:
     @return: C{None} for a domain name.
     """
     if not domain:
-        return NoRoute(
-            status=Status.FAILED, reason="5.1.3 postmaster without a domain is for one server, not for DNS", ttl_s=0
-        )
+        return NoRoute(status=Status.FAILED, reason="5.1.3 postmaster without a domain is for one server, not for DNS")
     if not domain.startswith("["):
         return None
     address = _plain(domain[1:-1].lower().removeprefix("ipv6:"))
     host = Host(name=address, addresses=(address,) if _can_be_a_hosts(address) else (), canonical_name=address)
     if us.are(host):
-        return _loop(domain, 0)
+        return _loop(domain)
     if not host.addresses:
-        return _no_address(domain, 0)
-    return MailRoute(domain=domain, hosts=(host,), ttl_s=float("inf"))
+        return _no_address(domain)
+    return MailRoute(domain=domain, hosts=(host,))
 
 
 def exchangers(answer: Answer, us: Ourselves = NOBODY, *, random: Callable[[], float]) -> Exchangers | NoRoute:
@@ -206,24 +186,23 @@ def exchangers(answer: Answer, us: Ourselves = NOBODY, *, random: Callable[[], f
     if answer.verdict in _NO_MX:
         status, reason = _NO_MX[answer.verdict]
         words = reason.format(domain=domain, why=answer.reason or "no reason given")
-        return NoRoute(status=status, reason=words, ttl_s=lifetime_s(answer))
+        return NoRoute(status=status, reason=words)
     implicit = answer.verdict is Verdict.NODATA
     if answer.mx and not any(one.host for one in answer.mx):
         reason = f"5.1.10 {domain} says that it takes no mail (null MX)"
-        return NoRoute(status=Status.FAILED, reason=reason, ttl_s=answer.ttl_s)
+        return NoRoute(status=Status.FAILED, reason=reason)
     sensible = [one for one in answer.mx if _can_be_a_host(one.host)]
     if not sensible and not implicit:
-        return _no_address(domain, answer.ttl_s)
+        return _no_address(domain)
     better = _before_us([MX(0, domain)] if implicit else sensible, us)
     if not better:
-        return _loop(domain, answer.ttl_s)
+        return _loop(domain)
     each_once = {one.host: one for one in sorted(better, reverse=True)}.values()
     return Exchangers(
         domain=domain,
         mx=tuple(sorted(each_once, key=lambda one: (one.preference, random()))[:MAX_HOSTS]),
         implicit=implicit,
         authenticated=answer.authenticated,
-        ttl_s=answer.ttl_s,
     )
 
 
@@ -235,21 +214,19 @@ def route(found: Exchangers, answers: Sequence[Sequence[Answer]], us: Ourselves 
         AAAA.
     """
     hosts = [_host(one, of_host) for one, of_host in zip(found.mx, answers, strict=True)]
-    ttl_s = min([found.ttl_s, *(lifetime_s(answer) for answer in chain.from_iterable(answers))])
     ours = min((host.preference for host in hosts if us.are(host)), default=float("inf"))
     better = [host for host in hosts if host.preference < ours]
     if not better:
-        return _loop(found.domain, ttl_s)
+        return _loop(found.domain)
     reachable = [host for host in better if host.addresses]
     if not reachable:
         unknown = [answer for answer in chain.from_iterable(answers[: len(better)]) if answer.verdict in _UNKNOWN]
-        return _unknown_address(unknown[0], ttl_s) if unknown else _no_address(found.domain, ttl_s)
+        return _unknown_address(unknown[0]) if unknown else _no_address(found.domain)
     return MailRoute(
         domain=found.domain,
         hosts=tuple(_within_limit(reachable)),
         implicit=found.implicit,
         authenticated=found.authenticated,
-        ttl_s=ttl_s,
     )
 
 
@@ -315,15 +292,15 @@ def _can_be_a_hosts(address: str) -> bool:
     return not (parsed.is_unspecified or parsed.is_multicast or is_reserved)
 
 
-def _loop(domain: str, ttl_s: float) -> NoRoute:
+def _loop(domain: str) -> NoRoute:
     reason = f"5.4.6 mail for {domain} comes back to us: DNS names us, and no better host"
-    return NoRoute(status=Status.FAILED, reason=reason, ttl_s=ttl_s)
+    return NoRoute(status=Status.FAILED, reason=reason)
 
 
-def _no_address(domain: str, ttl_s: float) -> NoRoute:
-    return NoRoute(status=Status.FAILED, reason=f"5.4.4 no host for {domain} has an address", ttl_s=ttl_s)
+def _no_address(domain: str) -> NoRoute:
+    return NoRoute(status=Status.FAILED, reason=f"5.4.4 no host for {domain} has an address")
 
 
-def _unknown_address(answer: Answer, ttl_s: float) -> NoRoute:
+def _unknown_address(answer: Answer) -> NoRoute:
     reason = f"4.4.3 the address of {answer.name} cannot be looked up: {answer.reason or 'no reason given'}"
-    return NoRoute(status=Status.DEFERRED, reason=reason, ttl_s=ttl_s)
+    return NoRoute(status=Status.DEFERRED, reason=reason)

@@ -15,10 +15,10 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from email.message import EmailMessage
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -32,14 +32,22 @@ from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PE
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.routing import NOBODY, Ourselves
 from pymail_tx.core.tlspolicy import STSFound
+from pymail_tx.net.dns import Resolver
 from pymail_tx.net.file_content import look_through
 from pymail_tx.net.internet import Asked, Internet
 from pymail_tx.net.login import Login, TokenSource
-from pymail_tx.net.resolves import FindsPolicies, Resolves
+from pymail_tx.net.resolves import FindsPolicies, Knows
 from pymail_tx.net.server import Server, Serving
 from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
 from pymail_tx.net.transcript import Transcript
+
+
+class _Closes(Protocol):
+    def close(self) -> Deferred[None]: ...
+
+
+_Closeable = TypeVar("_Closeable", bound=_Closes)
 
 
 @frozen(kw_only=True)
@@ -89,7 +97,7 @@ class SMTPAgent:
         max_messages_per_connection: int = MAX_MESSAGES_PER_CONNECTION,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         rate: float | None = None,
-        resolver: Resolves | None = None,
+        resolver: Knows | None = None,
         policies: FindsPolicies | None = None,
         ourselves: Ourselves = NOBODY,
         random: Callable[[], float] = random.random,
@@ -117,7 +125,8 @@ class SMTPAgent:
         @param transcript: keeps what is said in each session.
         @param max_connections: to one server; this and the next three: see
             L{Limits}.
-        @param resolver: asks DNS, for C{mx:} and C{?tls=dane}.
+        @param resolver: asks DNS, for C{mx:} and C{?tls=dane}; by default one of
+            the agent's own, that asks the servers of C{/etc/resolv.conf}.
         @param policies: knows those of MTA-STS, for C{mx:}.
         @param ourselves: by what others know us, for C{mx:}: mail that would
             come back fails. Who takes no mail needs none.
@@ -150,9 +159,11 @@ class SMTPAgent:
         self._unfinished: dict[Sending, Deferred[Report]] = {}
         self._looking: set[Deferred[Content]] = set()
         self._counts: Counter[Status] = Counter()
+        self._has_ended = False
+        self._owned: list[_Closes] = []
         self._way: Server | Internet
         if target.scheme is Scheme.MX or target.tls is TLSPolicy.DANE:
-            asked = Asked(resolver or _no_resolver(), policies or _NoPolicies(), ourselves)
+            asked = Asked(resolver or self._own(Resolver(reactor)), policies or _NoPolicies(), ourselves)
             self._way = Internet(target, serving, asked, random=random, changed=self._maybe_closed)
         else:
             self._way = serving.server(target, changed=self._maybe_closed)
@@ -259,14 +270,16 @@ class SMTPAgent:
 
     def _maybe_closed(self) -> None:
         closed = self._closed
-        if closed is None or closed.called or self._unfinished or self._looking:
+        if closed is None or self._has_ended or self._unfinished or self._looking:
             return
-        if self._way.end() and not closed.called:  # which may have come about in the middle of it
-            closed.callback(None)
+        if self._way.end() and not self._has_ended:  # which may have come about in the middle of it
+            self._has_ended = True
+            DeferredList([one.close() for one in self._owned]).addCallback(lambda _: closed.callback(None))
 
-
-def _no_resolver() -> Resolves:
-    raise BadArgument("resolver", "mx: needs one")
+    def _own(self, one: _Closeable) -> _Closeable:
+        """It is closed with the agent."""
+        self._owned.append(one)
+        return one
 
 
 class _NoPolicies:

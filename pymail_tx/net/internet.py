@@ -31,7 +31,7 @@ from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.routing import NoRoute, Ourselves
 from pymail_tx.core.tlspolicy import REQUIRETLS_UNMET, TLSDecision, Wishes
 from pymail_tx.core.tlsrequired import says_tls_is_optional
-from pymail_tx.net.resolves import FindsPolicies, Resolves
+from pymail_tx.net.resolves import FindsPolicies, Knows
 from pymail_tx.net.router import ByMX, Hop, Router, ToOneHost, Way
 from pymail_tx.net.server import Load, Server, Serving
 from pymail_tx.net.transaction import Sending
@@ -66,7 +66,7 @@ class Asked:
     @ivar us: where C{mx:} must not lead.
     """
 
-    resolver: Resolves
+    resolver: Knows
     policies: FindsPolicies | None
     us: Ourselves
 

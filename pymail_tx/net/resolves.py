@@ -26,6 +26,17 @@ class Resolves(Protocol):
         ...
 
 
+class Knows(Resolves, Protocol):
+    """A resolver that remembers."""
+
+    def cached(self, name: str, kind: RecordType) -> Answer | None:
+        """
+        What L{resolve} would answer at once: the same object for as long as it
+        holds. C{None} if that has to be asked.
+        """
+        ...
+
+
 class FindsPolicies(Protocol):
     """Who knows the policies of MTA-STS (RFC 8461)."""
 

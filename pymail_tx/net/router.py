@@ -23,12 +23,10 @@ from pymail_tx.core.routing import (
     NOBODY,
     Exchangers,
     Host,
-    MailRoute,
     NoRoute,
     Ourselves,
     exchangers,
     in_order,
-    lifetime_s,
     literal,
     route,
 )
@@ -42,10 +40,10 @@ from pymail_tx.core.tlspolicy import (
     host_found,
     next_question,
 )
-from pymail_tx.net.resolves import FindsPolicies, Resolves
+from pymail_tx.net.resolves import FindsPolicies, Knows, Resolves
 
 MAX_DECISIONS = 10_000
-"""Remembered at a time, as many as the resolver keeps names; each takes 1 to 2 kB."""
+"""Remembered at a time, as many as the resolver keeps names; each takes 1 to 2 KiB."""
 
 MAX_POLICY_AGE_S = 300
 """How long a decision that MTA-STS had a part in is kept: the policy may be refreshed meanwhile."""
@@ -77,11 +75,9 @@ class Way:
     Where mail goes, decided.
 
     @ivar hops: in order of preference.
-    @ivar ttl_s: how long it holds.
     """
 
     hops: tuple[Hop, ...]
-    ttl_s: float
 
     def in_order(self, random: Callable[[], float]) -> Iterable[Hop]:
         """For one delivery; see L{pymail_tx.core.routing.in_order}."""
@@ -107,60 +103,83 @@ class Router(Protocol):
         ...
 
 
-class _Index:
-    """Decisions, each for its time."""
+@frozen
+class _Decided:
+    """
+    @ivar rests_on: what DNS said.
+    @ivar until_s: when to look again all the same.
+    """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    way: Way | NoRoute
+    rests_on: Sequence[Answer]
+    until_s: float
+
+
+class _Index:
+    """Decisions, each for as long as every answer that it rests on."""
+
+    def __init__(self, clock: IReactorTime, resolver: Knows) -> None:
         self._clock = clock
-        self._decisions: dict[tuple[str, Wishes], tuple[float, Way | NoRoute]] = {}
+        self._cached = resolver.cached
+        self._decisions: dict[tuple[str, Wishes], _Decided] = {}
 
     def get(self, next_hop: str, wishes: Wishes) -> Way | NoRoute | None:
         found = self._decisions.get((next_hop, wishes))
-        if found is None or found[0] <= self._clock.seconds():
+        if found is None or found.until_s <= self._clock.seconds():
             return None
-        return found[1]
+        for answer in found.rests_on:
+            if self._cached(answer.name, answer.kind) is not answer:
+                return None
+        return found.way
 
-    def keep(self, next_hop: str, wishes: Wishes, decision: Way | NoRoute, asked_at_s: float) -> None:
+    def keep(
+        self, next_hop: str, wishes: Wishes, way: Way | NoRoute, rests_on: Sequence[Answer], for_s: float
+    ) -> Way | NoRoute:
         self._decisions.pop((next_hop, wishes), None)
         if len(self._decisions) >= MAX_DECISIONS:
             del self._decisions[next(iter(self._decisions))]  # the oldest
-        self._decisions[next_hop, wishes] = asked_at_s + decision.ttl_s, decision
+        self._decisions[next_hop, wishes] = _Decided(way, rests_on, self._clock.seconds() + for_s)
+        return way
 
 
 class _Asking:
-    """The questions about one host."""
+    """
+    The questions about one domain or host.
 
-    def __init__(self, resolver: Resolves, port: int) -> None:
+    @ivar answers: to all of them.
+    """
+
+    def __init__(self, resolver: Resolves, port: int, wishes: Wishes) -> None:
+        self.answers: list[Answer] = []
         self._resolver = resolver
         self._port = port
+        self._wishes = wishes
+
+    async def ask(self, name: str, kind: RecordType) -> Answer:
+        answer = await self._resolver.resolve(name, kind)
+        self.answers.append(answer)
+        return answer
 
     def addresses(self, host: str) -> Deferred[list[Answer]]:
-        return gatherResults([self._resolver.resolve(host, kind) for kind in _ADDRESSES], consumeErrors=True)
+        return gatherResults([Deferred.fromCoroutine(self.ask(host, kind)) for kind in _ADDRESSES], consumeErrors=True)
 
-    def about(
-        self, host: Host, domain: str, mx: Answer | None, answers: Sequence[Answer], wishes: Wishes
-    ) -> Deferred[_About]:
+    def about(self, host: Host, domain: str, mx: Answer | None, answers: Sequence[Answer]) -> Deferred[_About]:
         """
         @param mx: the answer to the MX question, if one was asked.
         @param answers: to those for its addresses.
         """
-        return Deferred.fromCoroutine(self._about(host, domain, mx, answers, wishes))
+        return Deferred.fromCoroutine(self._about(host, domain, mx, list(answers)))
 
-    async def _about(
-        self, host: Host, domain: str, mx: Answer | None, answers: Sequence[Answer], wishes: Wishes
-    ) -> _About:
-        so_far = list(answers)
-        while wishes.need_dane and (question := next_question(host.name, self._port, mx, so_far)):
-            so_far.append(await self._resolver.resolve(question.name, question.kind))
-        ttl_s = min((lifetime_s(answer) for answer in so_far), default=float("inf"))
-        return _About(host, host_found(host.name, domain, mx, so_far), ttl_s)
+    async def _about(self, host: Host, domain: str, mx: Answer | None, answers: list[Answer]) -> _About:
+        while self._wishes.need_dane and (question := next_question(host.name, self._port, mx, answers)):
+            answers.append(await self.ask(question.name, question.kind))
+        return _About(host, host_found(host.name, domain, mx, answers))
 
 
 @frozen
 class _About:
     host: Host
     found: HostFound
-    ttl_s: float
 
 
 class ByMX:
@@ -171,7 +190,7 @@ class ByMX:
     def __init__(  # noqa: PLR0913  # whom it asks, and what it must know
         self,
         clock: IReactorTime,
-        resolver: Resolves,
+        resolver: Knows,
         policies: FindsPolicies,
         *,
         port: int,
@@ -184,13 +203,12 @@ class ByMX:
         @param random: makes numbers from 0 to 1.
         @param us: where mail must not go.
         """
-        self._clock = clock
         self._resolver = resolver
         self._policies = policies
-        self._asking = _Asking(resolver, port)
+        self._port = port
         self._random = random
         self._us = us
-        self._index = _Index(clock)
+        self._index = _Index(clock, resolver)
 
     def next_hop(self, domain: str) -> str:
         """See L{Router}."""
@@ -205,40 +223,32 @@ class ByMX:
         return Deferred.fromCoroutine(self._find(next_hop, wishes))
 
     async def _find(self, domain: str, wishes: Wishes) -> Way | NoRoute:
+        asking = _Asking(self._resolver, self._port, wishes)
         direct = literal(domain, self._us)
         if isinstance(direct, NoRoute):
             return direct
         if direct:
-            return await self._decided(direct, None, {}, wishes)
-        asked_at_s = self._clock.seconds()
-        way = await self._by_dns(domain, wishes)
-        self._index.keep(domain, wishes, way, asked_at_s)
-        return way
+            return _way([await asking.about(host, domain, None, ()) for host in direct.hosts], STSFound(), wishes)
+        found = await self._hosts(domain, asking)
+        if isinstance(found, NoRoute):
+            return self._index.keep(domain, wishes, found, asking.answers, float("inf"))
+        if not wishes.need_mta_sts or _is_settled(found, wishes):
+            return self._index.keep(domain, wishes, _way(found, STSFound(), wishes), asking.answers, float("inf"))
+        policy = await self._policies.find(domain)
+        return self._index.keep(domain, wishes, _way(found, policy, wishes), asking.answers, MAX_POLICY_AGE_S)
 
-    async def _by_dns(self, domain: str, wishes: Wishes) -> Way | NoRoute:
-        mx = await self._resolver.resolve(domain, RecordType.MX)
+    async def _hosts(self, domain: str, asking: _Asking) -> list[_About] | NoRoute:
+        mx = await asking.ask(domain, RecordType.MX)
         asked = exchangers(mx, self._us, random=self._random)
         if isinstance(asked, NoRoute):
             return asked
-        answers = await gatherResults([self._asking.addresses(one.host) for one in asked.mx], consumeErrors=True)
+        answers = await gatherResults([asking.addresses(one.host) for one in asked.mx], consumeErrors=True)
         found = route(asked, answers, self._us)
         if isinstance(found, NoRoute):
             return found
         of_host = {one.host: answer for one, answer in zip(asked.mx, answers, strict=True)}
-        return await self._decided(found, mx, of_host, wishes)
-
-    async def _decided(
-        self, found: MailRoute, mx: Answer | None, answers: dict[str, list[Answer]], wishes: Wishes
-    ) -> Way:
-        hosts = await gatherResults(
-            [self._asking.about(host, found.domain, mx, answers.get(host.name, ()), wishes) for host in found.hosts],
-            consumeErrors=True,
-        )
-        ttl_s = min([found.ttl_s, *(one.ttl_s for one in hosts)])
-        if mx is None or not wishes.need_mta_sts or _is_settled(hosts, wishes):
-            return _way(hosts, STSFound(), wishes, ttl_s)
-        policy = await self._policies.find(found.domain)
-        return _way(hosts, policy, wishes, min(ttl_s, MAX_POLICY_AGE_S))
+        about = [asking.about(host, domain, mx, of_host[host.name]) for host in found.hosts]
+        return await gatherResults(about, consumeErrors=True)
 
 
 class ToOneHost:
@@ -246,14 +256,14 @@ class ToOneHost:
     All mail to one host, by its TLSA records. See L{Router}.
     """
 
-    def __init__(self, clock: IReactorTime, resolver: Resolves, *, host: str, port: int) -> None:
+    def __init__(self, clock: IReactorTime, resolver: Knows, *, host: str, port: int) -> None:
         """
         @param host: a name in ASCII, or an address.
         """
-        self._clock = clock
         self._host = host.lower()
-        self._asking = _Asking(resolver, port)
-        self._index = _Index(clock)
+        self._resolver = resolver
+        self._port = port
+        self._index = _Index(clock, resolver)
 
     def next_hop(self, domain: str) -> str:
         """See L{Router}."""
@@ -268,23 +278,21 @@ class ToOneHost:
         return Deferred.fromCoroutine(self._find(next_hop, wishes))
 
     async def _find(self, host: str, wishes: Wishes) -> Way | NoRoute:
-        asked_at_s = self._clock.seconds()
-        answers = await self._asking.addresses(host)
-        only = Exchangers(domain=host, mx=(MX(0, host),), implicit=True, authenticated=True, ttl_s=float("inf"))
+        asking = _Asking(self._resolver, self._port, wishes)
+        answers = await asking.addresses(host)
+        only = Exchangers(domain=host, mx=(MX(0, host),), implicit=True, authenticated=True)
         found = route(only, [answers])
         way: Way | NoRoute
         if isinstance(found, NoRoute):
             words = found.reason.partition(" ")[2]
-            way = evolve(found, status=Status.DEFERRED, reason=f"4.4.4 {words}")
+            way = NoRoute(status=Status.DEFERRED, reason=f"4.4.4 {words}")
         else:
-            about = await self._asking.about(found.hosts[0], host, None, answers, wishes)
-            way = _way([about], STSFound(), wishes, about.ttl_s)
-        self._index.keep(host, wishes, way, asked_at_s)
-        return way
+            way = _way([await asking.about(found.hosts[0], host, None, answers)], STSFound(), wishes)
+        return self._index.keep(host, wishes, way, asking.answers, float("inf"))
 
 
-def _way(hosts: Sequence[_About], policy: STSFound, wishes: Wishes, ttl_s: float) -> Way:
-    return Way(tuple(Hop(one.host, decide(one.found, policy, wishes)) for one in hosts), ttl_s)
+def _way(hosts: Sequence[_About], policy: STSFound, wishes: Wishes) -> Way:
+    return Way(tuple(Hop(one.host, decide(one.found, policy, wishes)) for one in hosts))
 
 
 def _is_settled(hosts: Sequence[_About], wishes: Wishes) -> bool:

@@ -171,7 +171,8 @@ class Targets(SynchronousTestCase):
 
     def test_what_str_writes_parse_reads_where_there_is_no_password(self) -> None:
         for text in (
-            "mx:", "mx:?tls=none", "discard:", "maildir:a=b?c", "reject:no", "smtp://[::1]", "lmtp://h:24?tls=none", "lmtp+unix:///a b",
+            "mx:", "mx:?tls=none", "discard:", "maildir:a=b?c", "reject:no", "lmtp+unix:///a b",
+            "smtp://[::1]", "lmtp://h:24?tls=none",
             "smtp://joe@h?password_file=/a%26b%25", "smtps://h?tls=required",
         ):  # fmt: skip
             target = Target.parse(text)

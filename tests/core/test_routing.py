@@ -32,11 +32,11 @@ DOMAIN = "example.org"
 A, AAAA = RecordType.A, RecordType.AAAA
 
 
-def mx(*listed: tuple[int, str], authenticated: bool = False, ttl_s: float = 300) -> Answer:
+def mx(*listed: tuple[int, str], authenticated: bool = False) -> Answer:
     """The domain's MX."""
     return Answer(
         name=DOMAIN, kind=RecordType.MX, verdict=Verdict.DATA, authenticated=authenticated, canonical_name=DOMAIN,
-        mx=tuple(MX(*one) for one in listed), ttl_s=ttl_s,
+        mx=tuple(MX(*one) for one in listed),
     )  # fmt: skip
 
 
@@ -44,16 +44,16 @@ def no_mx(verdict: Verdict, *, reason: str = "", authenticated: bool = False) ->
     """The domain has none, or nobody knows."""
     return Answer(
         name=DOMAIN, kind=RecordType.MX, verdict=verdict, authenticated=authenticated, canonical_name=DOMAIN,
-        ttl_s=60, reason=reason,
+        reason=reason,
     )  # fmt: skip
 
 
-def has(kind: RecordType, *addresses: str, authenticated: bool = False, alias: str = "", ttl_s: float = 300) -> Answer:
+def has(kind: RecordType, *addresses: str, authenticated: bool = False, alias: str = "") -> Answer:
     """A host's addresses of one family, if it has any."""
     verdict = Verdict.DATA if addresses else Verdict.NODATA
     return Answer(
         name="a.example", kind=kind, verdict=verdict, authenticated=authenticated,
-        canonical_name=alias or "a.example", addresses=addresses, ttl_s=ttl_s,
+        canonical_name=alias or "a.example", addresses=addresses,
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ class WhoIsAsked(RoutingCase):
         found = self.asks(no_mx(Verdict.NODATA, authenticated=True))
         self.assertEqual(names(found), [DOMAIN])
         assert isinstance(found, Exchangers)
-        self.assertEqual((found.implicit, found.authenticated, found.ttl_s), (True, True, 60))
+        self.assertEqual((found.implicit, found.authenticated), (True, True))
 
     def test_whatever_else_dns_says_it_never_does(self) -> None:
         failed, deferred = Status.FAILED, Status.DEFERRED
@@ -276,12 +276,6 @@ class WhereItGoes(RoutingCase):
                 found = self.goes(mx((1, "a.example"), authenticated=of_list), pair)
                 assert isinstance(found, MailRoute)
                 self.assertEqual((found.authenticated, found.hosts[0].authenticated), (of_list, of_host))
-
-    def test_the_shortest_life_of_an_answer_is_the_routes(self) -> None:
-        for mx_ttl_s, a_ttl_s in ((300, 20), (20, 300)):
-            found = self.goes(mx((1, "a.example"), ttl_s=mx_ttl_s), [has(A, "192.0.2.1", ttl_s=a_ttl_s), has(AAAA)])
-            assert isinstance(found, MailRoute)
-            self.assertEqual(found.ttl_s, 20)
 
     def test_each_delivery_has_its_own_order_among_equals(self) -> None:
         hosts = [

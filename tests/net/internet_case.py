@@ -42,7 +42,7 @@ class InternetCase(LoopbackTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.dns = ScriptedDNS()
+        self.dns = ScriptedDNS(self.clock)
         self.policies = ScriptedPolicies()
         self.port = free_port()
         self.uses()

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
 from pymail_tx.core.dns import MX, TLSA, Answer, RecordType, Verdict
+from pymail_tx.core.dns_cache import DNSCache
 from pymail_tx.core.tlspolicy import STSFound
 
 _ADDRESSES = (RecordType.A, RecordType.AAAA)
@@ -19,16 +21,19 @@ class ScriptedDNS:
     Asked for what no test spoke of, it says that there is no such name, or
     nothing of that type.
 
+    @ivar clock: for how long answers are remembered.
     @ivar signed: whether DNSSEC proves all of it.
     @ivar asked: every question so far.
     @ivar silent: questions that get no answer.
     """
 
+    clock: Clock
     signed: bool = False
     asked: list[tuple[str, RecordType]] = field(factory=list)
     silent: set[tuple[str, RecordType]] = field(factory=set)
     waiting: list[Deferred[Answer]] = field(factory=list)
     _answers: dict[tuple[str, RecordType], Answer] = field(factory=dict)
+    _cache: DNSCache = field(factory=DNSCache)
 
     def has_mx(self, domain: str, *hosts: str, ttl_s: float = 300) -> None:
         """A domain's hosts: the first is preferred; with a digit and a blank before it a host has that preference."""
@@ -52,16 +57,25 @@ class ScriptedDNS:
     def fails(self, name: str, kind: RecordType, verdict: Verdict = Verdict.FAILED) -> None:
         """A question that cannot be answered."""
         self._answers[name, kind] = Answer(
-            name=name, kind=kind, verdict=verdict, canonical_name=name, reason="no server answers"
+            name=name, kind=kind, verdict=verdict, canonical_name=name, reason="no server answers", ttl_s=30
         )
 
     def resolve(self, name: str, kind: RecordType) -> Deferred[Answer]:
         """See L{Resolves <pymail_tx.net.resolves.Resolves>}."""
+        known = self.cached(name, kind)
+        if known:
+            return succeed(known)
         self.asked.append((name, kind))
         if (name, kind) in self.silent:
             self.waiting.append(Deferred())
             return self.waiting[-1]
-        return succeed(self._answers.get((name, kind)) or self._nothing(name, kind))
+        answer = self._answers.get((name, kind)) or self._nothing(name, kind)
+        self._cache.keep(answer, 0, self.clock.seconds())
+        return succeed(answer)
+
+    def cached(self, name: str, kind: RecordType) -> Answer | None:
+        """See L{Knows <pymail_tx.net.resolves.Knows>}."""
+        return self._cache.get(name, kind, self.clock.seconds())
 
     def _nothing(self, name: str, kind: RecordType) -> Answer:
         exists = any(known == name for known, _ in self._answers)

@@ -267,7 +267,7 @@ RESPONSE = "AGFubgB0dWxpcCBmZXZlcg=="  # of PLAIN
 
 
 class WithCredentials(AgentTestCase):
-    def script(self, replies: dict[str, bytes] | None = None, offers: str = "AUTH PLAIN LOGIN") -> Script:
+    def script(self, replies: dict[str, bytes | list[bytes]] | None = None, offers: str = "AUTH PLAIN LOGIN") -> Script:
         """A server that authenticates inside TLS."""
         return Script(replies or {}, offers=["STARTTLS"], offers_in_tls=[offers], certificate=self.good())
 
