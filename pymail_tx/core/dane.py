@@ -27,6 +27,12 @@ MAX_RECORDS = 100
 MAX_CHAIN = 10
 """Certificates of one server that are looked at; three are usual. It bounds what one handshake can cost."""
 
+MAX_SHOWN = 3
+"""Records in one reason, which people read."""
+
+MAX_TEXT_OCTETS = len("3 255 255 ") + 2 * 64
+"""Of each; a record that holds a whole certificate has thousands."""
+
 DANE_TA = 2
 """The record names an authority, trusted for this host (RFC 7671 §5.2)."""
 
@@ -85,9 +91,21 @@ def anchors(records: Iterable[TLSA], chain: Sequence[bytes]) -> tuple[Anchor, ..
     return tuple(found)
 
 
-def fingerprint(leaf: bytes) -> TLSA:
-    """The record to publish for a server's certificate (RFC 7672 §3.1.1)."""
-    return TLSA(DANE_EE, _KEY, 1, hashlib.sha256(_public_key(leaf)).digest())
+def fingerprint(certificate: bytes, usage: int = DANE_EE) -> TLSA:
+    """The record to publish for a certificate in DER (RFC 7672 §3.1.1-3.1.2)."""
+    return TLSA(usage, _KEY, 1, hashlib.sha256(_public_key(certificate)).digest())
+
+
+def shown(records: Iterable[TLSA]) -> str:
+    """For people: the first L{MAX_SHOWN} records, each cut to what the longest digest takes."""
+    texts = list(dict.fromkeys(map(_text, records)))
+    more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    return ", ".join(texts[:MAX_SHOWN]) + more
+
+
+def _text(record: TLSA) -> str:
+    text = str(record)
+    return text if len(text) <= MAX_TEXT_OCTETS else text[: MAX_TEXT_OCTETS - 3] + "..."
 
 
 def _is_well_formed(record: TLSA) -> bool:

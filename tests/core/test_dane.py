@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.core.dane import MAX_RECORDS, Anchor, anchors, fingerprint, leaf_record, usable
+from pymail_tx.core.dane import MAX_RECORDS, Anchor, anchors, fingerprint, leaf_record, shown, usable
 from pymail_tx.core.dns import TLSA
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -147,6 +147,18 @@ class Matching(SynchronousTestCase):
         end_of_key = der.index(spki(_EC)) + len(spki(_EC))
         for length in range(end_of_key):
             self.assertIsNone(leaf_record([whole], der[:length]))
+
+
+class Shown(SynchronousTestCase):
+    def test_digests_are_shown_whole_and_what_is_longer_is_cut(self) -> None:
+        longest = TLSA(3, 255, 255, _SHA512)
+        self.assertEqual(shown([longest]), str(longest))
+        self.assertEqual(shown([TLSA(3, 255, 255, _SHA512 + b"\0")]), str(longest)[:-3] + "...")
+
+    def test_three_are_shown_and_each_once(self) -> None:
+        one, two, three, four = (TLSA(3, 1, 1, bytes([number])) for number in range(4))
+        self.assertEqual(shown([one, one, two, three]), "3 1 1 00, 3 1 1 01, 3 1 1 02")
+        self.assertEqual(shown([one, two, three, four]), "3 1 1 00, 3 1 1 01, 3 1 1 02 and 1 more")
 
 
 class BareKeys(SynchronousTestCase):

@@ -25,6 +25,7 @@ from pymail_tx.core.tlspolicy import (
     host_found,
     next_question,
 )
+from tests.project.tls_page import explains
 
 HOST, DOMAIN, RECORDS = "mx.example.net", "example.org", "_25._tcp.mx.example.net"
 GOOD, AUTHORITY, ALIEN = (TLSA(usage, 1, 1, bytes(32)) for usage in (3, 2, 1))
@@ -235,6 +236,12 @@ class Words(SynchronousTestCase):
             self.reason("none", "enforce, not listed"),
             f"MTA-STS: the policy of {DOMAIN} is enforced and does not list the host",
         )
+
+    def test_the_page_explains_why_a_host_is_skipped(self) -> None:
+        for (requiretls, route), host, sts in itertools.product(TABLE, DANE.values(), MTA_STS.values()):
+            decision = decide(host, sts, Wishes(route=route, requiretls=requiretls))
+            if decision.skip:
+                self.assertTrue(explains(decision.reason), decision.reason)
 
     def test_a_policy_that_is_being_tested_is_told_with_what_it_would_have_meant(self) -> None:
         self.assertIn("is being tested and lists the host", self.reason("none", "testing, listed"))
