@@ -131,9 +131,9 @@ def _matches(record: TLSA, certificate: bytes) -> bool:
 
 def _anchors(record: TLSA, chain: Sequence[bytes]) -> Iterator[Anchor]:
     yield from (Anchor(certificate, record) for certificate in chain[1:] if _matches(record, certificate))
-    if record.matching_type == _FULL and record.selector == _WHOLE:
+    if record.matching_type == _FULL and record.selector == _WHOLE and record.data not in chain:
         yield Anchor(record.data, record)
-    elif record.matching_type == _FULL:
+    elif record.matching_type == _FULL and record.selector == _KEY:
         yield from (Anchor(certificate, record) for certificate in chain if _is_signed_by(certificate, record.data))
 
 
