@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pymail_tx.core.dns import TLSA
 
-MAX_RECORDS = 100
+MAX_RECORDS = 50
 """Of one host that are looked at. Four, for two keys of two algorithms, is many."""
 
 MAX_CHAIN = 10
@@ -62,17 +62,17 @@ class Anchor:
 
 def usable(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     """
-    Those to hold against a certificate, the first L{MAX_RECORDS}, in one order
-    whatever order they came in: usages 2 and 3 (RFC 7672 §3.1.3), what is known
-    and well-formed, and of several digests the strongest (RFC 7671 §9).
+    Those to hold against a certificate, in one order whatever order they came
+    in: usages 2 and 3 (RFC 7672 §3.1.3), what is known and well-formed, and of
+    several digests the strongest (RFC 7671 §9).
     """
-    well_formed = {record for record in records if _is_well_formed(record)}
+    known = sorted({record for record in records if _is_known(record)}, key=str)
+    well_formed = [record for record in known[:MAX_RECORDS] if _is_well_formed(record)]
     strongest: dict[tuple[int, int], int] = {}
     for record in well_formed:
         kind = (record.usage, record.selector)
         strongest[kind] = max(strongest.get(kind, _FULL), record.matching_type)
-    kept = (one for one in well_formed if one.matching_type in (_FULL, strongest[one.usage, one.selector]))
-    return tuple(sorted(kept, key=str)[:MAX_RECORDS])
+    return tuple(one for one in well_formed if one.matching_type in (_FULL, strongest[one.usage, one.selector]))
 
 
 def leaf_record(records: Iterable[TLSA], leaf: bytes) -> TLSA | None:
@@ -108,12 +108,15 @@ def _text(record: TLSA) -> str:
     return text if len(text) <= MAX_TEXT_OCTETS else text[: MAX_TEXT_OCTETS - 3] + "..."
 
 
+def _is_known(record: TLSA) -> bool:
+    digest = _DIGESTS.get(record.matching_type)
+    has_length = len(record.data) == digest().digest_size if digest else record.matching_type == _FULL
+    return has_length and record.usage in (DANE_TA, DANE_EE) and record.selector in _READERS
+
+
 def _is_well_formed(record: TLSA) -> bool:
-    if record.usage not in (DANE_TA, DANE_EE) or record.selector not in _READERS:
-        return False
     if record.matching_type != _FULL:
-        digest = _DIGESTS.get(record.matching_type)
-        return digest is not None and len(record.data) == digest().digest_size
+        return True
     try:
         _READERS[record.selector](record.data)
     except UnsupportedAlgorithm:

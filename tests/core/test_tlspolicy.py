@@ -204,18 +204,21 @@ class Combinations(SynchronousTestCase):
             if not decision.skip:
                 self.assertEqual(decision.unmet, "5.7.30" if requiretls else "4.7.5")
 
-    def test_what_need_not_be_asked_for_changes_nothing(self) -> None:
-        unknown = DANE["insecure MX"]
+    def test_what_is_worth_asking_for_is_what_can_change_the_decision(self) -> None:
+        known = [host for host in DANE.values() if host.name_authenticated]
         for (requiretls, route), tls_optional in itertools.product(TABLE, (False, True)):
             wishes = Wishes(route=route, requiretls=requiretls, tls_optional=tls_optional)
-            for host, sts in itertools.product(DANE.values(), MTA_STS.values()):
-                decision = decide(host, sts, wishes)
-                if not wishes.need_mta_sts:
-                    self.assertEqual(decision, decide(host, STSFound(), wishes))
-                if not wishes.need_dane and host.name_authenticated:
-                    self.assertEqual(said(decision), said(decide(DANE["insecure host"], sts, wishes)))
-            asked = {said(decide(host, STSFound(), wishes)) for host in DANE.values() if host is not unknown}
-            self.assertEqual(wishes.need_dane, len(asked) > 1)
+            by_records = [{said(decide(host, sts, wishes)) for host in known} for sts in MTA_STS.values()]
+            by_policy = [{said(decide(host, sts, wishes)) for sts in MTA_STS.values()} for host in DANE.values()]
+            self.assertEqual(wishes.need_dane, any(len(different) > 1 for different in by_records), wishes)
+            self.assertEqual(wishes.need_mta_sts, any(len(different) > 1 for different in by_policy), wishes)
+
+    def test_a_host_and_a_message_of_which_nothing_is_known_ask_for_nothing(self) -> None:
+        decision = decide(HostFound(name=HOST, domain=DOMAIN), STSFound(), Wishes())
+        self.assertEqual((said(decision), decision.reason), (MEANINGS["o"], "default: nothing asks for more"))
+        self.assertEqual(
+            said(decide(HostFound(name=HOST, domain=DOMAIN), STSFound(), Wishes(requiretls=True))), MEANINGS["F"]
+        )
 
 
 class Words(SynchronousTestCase):
