@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IReactorTCP,
     IReactorThreads,
     IReactorTime,
+    IReactorUDP,
     IResolutionReceiver,
     ITLSTransport,
 )
@@ -301,7 +302,7 @@ class Names:
         return resolution
 
 
-@implementer(IReactorTime, IReactorPluggableNameResolver, IReactorThreads)
+@implementer(IReactorTime, IReactorPluggableNameResolver, IReactorThreads, IReactorUDP)
 class TimeApart:
     """The real reactor's sockets and threads, a L{Clock}'s time and L{Names}."""
 
@@ -309,6 +310,7 @@ class TimeApart:
         self.clock = Clock()
         self.nameResolver = Names()
         self.connectTCP = IReactorTCP(reactor).connectTCP
+        self.listenUDP = IReactorUDP(reactor).listenUDP
         threads = IReactorThreads(reactor)
         self.getThreadPool, self.suggestThreadPoolSize = threads.getThreadPool, threads.suggestThreadPoolSize
         self.callInThread, self.callFromThread = threads.callInThread, threads.callFromThread
