@@ -61,11 +61,13 @@ class SessionError(Exception):
     @ivar reply: what the server said last, if it said why.
     @ivar enhanced: the enhanced status code that fits (RFC 3463), ours.
     @ivar final: trying this server again is of no use.
+    @ivar without_tls: the TLS that was asked for did not come about.
     @ivar peer: whom the session was with, if one was being opened.
     """
 
     enhanced = "4.4.2"
     final = False
+    without_tls = False
 
     def __init__(self, problem: str, reply: Reply | None = None) -> None:
         super().__init__(problem)

@@ -136,10 +136,6 @@ class CachedPolicy:
         """Whether it is to be fetched again. One from the future is: the clock was wrong."""
         return not self.fetched_at <= now < self.refresh_at
 
-    def is_over(self, now: float) -> bool:
-        """Whether it need not be kept any longer: expired, or not refreshed for want of mail."""
-        return now > self.expires_at or now - self.used_at > UNUSED_AFTER_S
-
 
 @frozen(kw_only=True)
 class FailedFetch:

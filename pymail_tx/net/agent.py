@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable
 from email.message import EmailMessage
 from typing import BinaryIO, Protocol, TypeVar
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -31,11 +32,11 @@ from pymail_tx.core.outcome import Report, Status
 from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.routing import NOBODY, Ourselves
-from pymail_tx.core.tlspolicy import STSFound
 from pymail_tx.net.dns import Resolver
 from pymail_tx.net.file_content import look_through
 from pymail_tx.net.internet import Asked, Internet
 from pymail_tx.net.login import Login, TokenSource
+from pymail_tx.net.mtasts import PolicyKeeper
 from pymail_tx.net.resolves import FindsPolicies, Knows
 from pymail_tx.net.server import Server, Serving
 from pymail_tx.net.tls import ClientCertificate
@@ -101,6 +102,7 @@ class SMTPAgent:
         policies: FindsPolicies | None = None,
         ourselves: Ourselves = NOBODY,
         random: Callable[[], float] = random.random,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """
         @param reactor: makes connections and keeps the time.
@@ -127,10 +129,12 @@ class SMTPAgent:
             L{Limits}.
         @param resolver: asks DNS, for C{mx:} and C{?tls=dane}; by default one of
             the agent's own, that asks the servers of C{/etc/resolv.conf}.
-        @param policies: knows those of MTA-STS, for C{mx:}.
+        @param policies: knows those of MTA-STS, for C{mx:}; by default the agent's
+            own L{PolicyKeeper}, which keeps them in memory.
         @param ourselves: by what others know us, for C{mx:}: mail that would
             come back fails. Who takes no mail needs none.
         @param random: makes numbers from 0 to 1, which order C{mx:}'s hosts.
+        @param wall_clock: seconds since the epoch, for the age of policies.
         @raise BadArgument: an argument is not what it should be, or
             C{trust_root} cannot be read.
         """
@@ -150,7 +154,6 @@ class SMTPAgent:
             idle_timeout_s=idle_timeout_s,
             rate=rate,
         )
-
         serving = Serving(
             reactor=reactor, hostname=hostname, limits=limits, trust_root=trust_root, login=login,
             certificate=client_certificate, source_address=source_address, transcript=transcript,
@@ -163,7 +166,10 @@ class SMTPAgent:
         self._owned: list[_Closes] = []
         self._way: Server | Internet
         if target.scheme is Scheme.MX or target.tls is TLSPolicy.DANE:
-            asked = Asked(resolver or self._own(Resolver(reactor)), policies or _NoPolicies(), ourselves)
+            asks = resolver or self._own(Resolver(reactor))
+            if policies is None and target.scheme is Scheme.MX:
+                policies = self._own(PolicyKeeper(reactor, asks, wall_clock=wall_clock, trust_root=trust_root))
+            asked = Asked(asks, policies, ourselves)
             self._way = Internet(target, serving, asked, random=random, changed=self._maybe_closed)
         else:
             self._way = serving.server(target, changed=self._maybe_closed)
@@ -280,8 +286,3 @@ class SMTPAgent:
         """It is closed with the agent."""
         self._owned.append(one)
         return one
-
-
-class _NoPolicies:
-    def find(self, domain: str) -> Deferred[STSFound]:
-        return succeed(STSFound())

@@ -42,7 +42,7 @@ from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, NoConnection, NotOffered, Refused, SessionError, SessionLost, TLSFailed
 from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.mechanisms import Identity
-from pymail_tx.core.outcome import Peer, Status
+from pymail_tx.core.outcome import Peer
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.state import State
 from pymail_tx.core.tlspolicy import TLSDecision, TLSLevel
@@ -143,14 +143,8 @@ class Connector:
                 raise
             if self._level is TLSLevel.OPPORTUNISTIC:
                 return await self._open(connected, identity, starttls=False, helo=helo)
-            raise self._unmet(error) from None
-
-    def _unmet(self, error: SessionError) -> SessionError:
-        """Where a policy asked for the TLS that failed, it says what becomes of the message."""
-        if self._decision:
-            error.enhanced = self._decision.unmet
-            error.final = self._decision.status is Status.FAILED
-        return error
+            error.without_tls = True
+            raise
 
     def forget(self) -> None:
         """The host did not do as it was known to."""
@@ -199,7 +193,8 @@ class Connector:
         except SessionLost as lost:
             raise TLSFailed(f"STARTTLS: {lost}") from None
         except NotOffered as lacking:
-            raise self._unmet(lacking) from None
+            lacking.without_tls = True
+            raise
         except BadArgument as problem:  # a file that was good when the agent was made
             raise TLSFailed(str(problem)) from None
 

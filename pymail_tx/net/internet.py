@@ -15,7 +15,7 @@ same connections, whichever the domain. Those not used for longest are let go of
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
@@ -104,7 +104,7 @@ class Internet:
         self._router = asked.router(target, serving.reactor, random)
         self._random = random
         self._changed = changed
-        self._servers: OrderedDict[TLSDecision, Server] = OrderedDict()
+        self._servers: OrderedDict[Hashable, Server] = OrderedDict()
         self._leaving: list[Server] = []
         self._opened_by_others = 0
         self._under_way: dict[Sending, Deferred[None]] = {}
@@ -242,13 +242,15 @@ class Internet:
         tries.heard(places, [_in_words_of(decision, outcome) for outcome in report.outcomes], about_host=about_host)
 
     def _server(self, hop: Hop) -> Server:
-        server = self._servers.get(hop.key)
+        key = hop.decision.demand
+        server = self._servers.get(key)
         if server is None:
             self._make_room()
-            server = self._servers[hop.key] = self._serve(hop.host.name, hop.decision)
+            whoever_asks = evolve(hop.decision, reason="")
+            server = self._servers[key] = self._serve(hop.host.name, whoever_asks)
             if not self._keeps:
                 server.keep_no_more()
-        self._servers.move_to_end(hop.key)
+        self._servers.move_to_end(key)
         server.is_at(hop.host.addresses)
         return server
 
@@ -307,17 +309,20 @@ class _Try(Sending):
 
 
 def _with_policy(error: SessionError, decision: TLSDecision) -> SessionError:
-    """Where a policy was not met, its words belong to it."""
-    if error.enhanced != decision.unmet:
+    """A host that did not do as its policy asks; who asked says what becomes of the message."""
+    if not error.without_tls:
         return error
     told = SessionError(f"{decision.host}: {error}; {decision.reason}", error.reply)
-    told.enhanced, told.final = error.enhanced, error.final
+    told.enhanced, told.final = decision.unmet, decision.status is Status.FAILED
     return told
 
 
 def _in_words_of(decision: TLSDecision, outcome: Outcome) -> Outcome:
-    """The session may have been opened for another domain, in whose words its policy is."""
-    return evolve(outcome, tls=evolve(outcome.tls, policy_reason=decision.reason)) if outcome.tls else outcome
+    """The session may have been opened for another domain, whose policy asked for the same."""
+    if outcome.tls is None:
+        return outcome
+    tls = evolve(outcome.tls, policy=decision.source.value, policy_reason=decision.reason)
+    return evolve(outcome, tls=tls)
 
 
 def _lacks(outcome: Outcome) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from attrs import evolve, field, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
@@ -56,17 +56,10 @@ _SETTLED = frozenset({DANEState.USABLE, DANEState.BROKEN})
 class Hop:
     """
     A host, and the TLS that a session with it must have.
-
-    @ivar key: equal for hops that may share connections: the same host and the
-        same decision, whoever's domain led there and whatever words say so.
     """
 
     host: Host
     decision: TLSDecision
-    key: TLSDecision = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "key", evolve(self.decision, reason=""))
 
 
 @frozen

@@ -15,7 +15,6 @@ from pymail_tx.core.mtasts import (
     MAX_MX_PATTERNS,
     MAX_POLICY_OCTETS,
     REFRESH_AFTER_S,
-    UNUSED_AFTER_S,
     BadPolicy,
     CachedPolicy,
     FailedFetch,
@@ -331,16 +330,6 @@ class Applying(SynchronousTestCase):
     def test_a_policy_from_the_future_is_due_and_applies(self) -> None:
         self.assertTrue(CACHED.is_due(NOW - 1))
         self.assertEqual(CACHED.policy_at(NOW - 1), ENFORCE)
-
-    def test_a_policy_is_over_when_expired_or_without_mail_for_30_days(self) -> None:
-        year = evolve(CACHED, policy=evolve(ENFORCE, max_age_s=MAX_AGE_S))
-        for cached, at, over in (
-            (CACHED, NOW + WEEK_S, False),
-            (CACHED, NOW + WEEK_S + 1, True),
-            (year, NOW + UNUSED_AFTER_S, False),
-            (year, NOW + UNUSED_AFTER_S + 1, True),
-        ):
-            self.assertIs(cached.is_over(at), over, at)
 
     FAILED = FailedFetch(id="1", at=NOW + WEEK_S, problem="status 500")
     SOON, LATER = NOW + WEEK_S + FETCH_PAUSE_S - 1, NOW + WEEK_S + FETCH_PAUSE_S

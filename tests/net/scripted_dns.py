@@ -60,6 +60,10 @@ class ScriptedDNS:
             name=name, kind=kind, verdict=verdict, canonical_name=name, reason="no server answers", ttl_s=30
         )
 
+    def forgets(self) -> None:
+        """As if all times were over."""
+        self._cache = DNSCache()
+
     def resolve(self, name: str, kind: RecordType) -> Deferred[Answer]:
         """See L{Resolves <pymail_tx.net.resolves.Resolves>}."""
         known = self.cached(name, kind)
