@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Peer, Report, Status, by_reason
-from pymail_tx.core.routes import Route, Routes, Scheme, Target
+from pymail_tx.core.routes import Route, Routes, Scheme, Target, TLSPolicy
 from pymail_tx.net.agent import SMTPAgent
+from pymail_tx.net.internet import Asked
 from pymail_tx.relay.courier import Courier
 from pymail_tx.relay.maildir import MaildirCourier, RunInThread
 from pymail_tx.relay.passwords import with_password
@@ -36,6 +37,8 @@ class Surroundings:
     @ivar new_token: makes unguessable texts of letters and digits.
     @ivar run_in_thread: for what blocks.
     @ivar environment: where C{password_env} looks.
+    @ivar asked: makes whom the internet's way asks, or returns those that there
+        are; without it each agent makes its own.
     """
 
     reactor: IReactorTime
@@ -44,6 +47,7 @@ class Surroundings:
     new_token: Callable[[], str]
     run_in_thread: RunInThread
     environment: Mapping[str, str] = field(repr=False)
+    asked: Callable[[], Asked] | None = None
 
 
 @frozen
@@ -111,14 +115,8 @@ class Couriers:
 
 
 def _courier(route: Route, surroundings: Surroundings) -> Courier:
-    maker = _MAKERS.get(route.target.scheme)
-    if maker is None:
-        raise BadArgument(
-            "route",
-            f"{str(route)!r}: {route.target.scheme.value}: is not built yet; write *=smtp://mail.example.org:587 "
-            "or *=maildir:var/mail for example",
-        )
     try:
+        maker = _by_dns if route.target.tls is TLSPolicy.DANE else _MAKERS[route.target.scheme]
         return maker(route.target, surroundings)
     except BadArgument as problem:
         raise BadArgument("route", f"{str(route)!r}: {problem}") from None
@@ -126,7 +124,22 @@ def _courier(route: Route, surroundings: Surroundings) -> Courier:
 
 def _smtp(target: Target, surroundings: Surroundings) -> Courier:
     server = with_password(target, surroundings.environment).reveal()
-    agent = SMTPAgent(surroundings.reactor, server, hostname=surroundings.hostname)
+    return AgentCourier(str(target), SMTPAgent(surroundings.reactor, server, hostname=surroundings.hostname))
+
+
+def _by_dns(target: Target, surroundings: Surroundings) -> Courier:
+    """For a target whose servers are to be asked for."""
+    if surroundings.asked is None:
+        return _smtp(target, surroundings)
+    asked = surroundings.asked()
+    agent = SMTPAgent(
+        surroundings.reactor,
+        with_password(target, surroundings.environment).reveal(),
+        hostname=surroundings.hostname,
+        resolver=asked.resolver,
+        policies=asked.policies,
+        ourselves=asked.us,
+    )
     return AgentCourier(str(target), agent)
 
 
@@ -155,6 +168,7 @@ _MAKERS: Mapping[Scheme, Callable[[Target, Surroundings], Courier]] = {
     Scheme.SMTPS: _smtp,
     Scheme.LMTP: _smtp,
     Scheme.LMTP_UNIX: _smtp,
+    Scheme.MX: _by_dns,
     Scheme.MAILDIR: _maildir,
     Scheme.DISCARD: _discard,
     Scheme.REJECT: _reject,

@@ -22,6 +22,7 @@ from pymail_tx.core.routes import Routes, shown
 
 DEFAULT_SPOOL = "sqlite:var/spool.sqlite"
 DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
+DEFAULT_ROUTE = "*=mx:"
 
 
 @frozen(kw_only=True)
@@ -94,11 +95,12 @@ class Options(usage.Options):
         self._smtp.append(endpoint)
 
     def opt_route(self, route: str) -> None:
-        """PATTERN=TARGET: where mail for a domain goes; at least one, the first that matches wins. PATTERN:
-        example.org, .example.org (its subdomains), * (all) or /regular expression/. TARGET: smtp://[user:password@]host[:port],
-        smtps://..., maildir:PATH, discard: or reject:TEXT. User and password are percent-encoded; instead of the
-        password, ?password_file=PATH or ?password_env=NAME can follow. ?tls=none, opportunistic, required or verified
-        says how much TLS smtp:// must have. Example: --route '*=smtp://joe:secret@mail.example.org:587'"""
+        """PATTERN=TARGET: where mail for a domain goes; the first that matches wins. PATTERN: example.org, .example.org
+        (its subdomains), * (all) or /regular expression/. TARGET: mx: (the servers that the domain has in DNS),
+        smtp://[user:password@]host[:port], smtps://..., maildir:PATH, discard: or reject:TEXT. User and password are
+        percent-encoded; instead of the password, ?password_file=PATH or ?password_env=NAME can follow. ?tls=none,
+        opportunistic, required, verified or dane says how much TLS mx: and smtp:// must have. Default: *=mx:. Example:
+        --route '*=smtp://joe:secret@mail.example.org:587'"""
         self._routes.append(route)
 
     def opt_hostname(self, name: str) -> None:
@@ -118,16 +120,10 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """See L{Options <twisted.python.usage.Options>}."""
-        if not self._routes:
-            raise BadArgument(
-                "route",
-                "none is given, so mail has nowhere to go; write for example --route '*=maildir:var/mail' "
-                "or --route '*=smtp://user:password@mail.example.org:587'",
-            )
         self.settings = Settings(
             spool_path=_spool_path(self._spool),
             smtp=tuple(self._smtp or [DEFAULT_SMTP]),
-            routes=Routes.parse(self._routes),
+            routes=Routes.parse(self._routes or [DEFAULT_ROUTE]),
             hostname=_hostname(self._hostname) if self._hostname else machine_name(socket.getfqdn),
         )
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import TypeVar, cast
 
@@ -35,10 +36,13 @@ from twisted.python.threadpool import ThreadPool
 
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.retry import RetryPlan
+from pymail_tx.net.policy_store import FilePolicyStore
 from pymail_tx.relay.couriers import Couriers, Surroundings
 from pymail_tx.relay.ingress import IngressFactory
 from pymail_tx.relay.listening import Endpoint, where
+from pymail_tx.relay.lookups import LookUps
 from pymail_tx.relay.options import DEFAULT_SMTP, Options, Settings, complaint
+from pymail_tx.relay.ourselves import of_this_machine, ourselves
 from pymail_tx.relay.scheduler import STOP_GRACE_S, Scheduler
 from pymail_tx.spool.interface import SpoolError
 from pymail_tx.spool.sqlite import SQLiteSpool
@@ -50,6 +54,9 @@ RETRY_PLAN = "4*30m 22*1h 4*1d"
 
 CLOSING_GRACE_S = 1
 """Behind L{STOP_GRACE_S}: for cancelled sends to end, and for couriers to say QUIT."""
+
+POLICIES = "mta-sts.json"
+"""Beside the spool: the policies of MTA-STS that domains want remembered (RFC 8461 §5.1)."""
 
 T = TypeVar("T")
 
@@ -69,6 +76,12 @@ class RelayService(Service):
         """
         self._reactor = reactor
         self._settings = settings
+        self._look_ups = LookUps(
+            reactor=reactor,
+            wall_clock=time.time,
+            us=ourselves(settings.hostname, settings.smtp, of_this_machine),
+            store=partial(FilePolicyStore, reactor, os.path.join(os.path.dirname(settings.spool_path), POLICIES)),
+        )
         self._couriers = Couriers.of(
             settings.routes,
             Surroundings(
@@ -78,6 +91,7 @@ class RelayService(Service):
                 new_token=_new_token,
                 run_in_thread=self._run_in_thread,
                 environment=os.environ,
+                asked=self._look_ups,
             ),
         )
         self._endpoints = [Endpoint.parse(reactor, text, option="smtp", example=DEFAULT_SMTP) for text in settings.smtp]
@@ -141,6 +155,7 @@ class RelayService(Service):
         ending = [*filter(None, closing), self._ingress.stop(), self._scheduler.stop()]
         await self._at_most(STOP_GRACE_S + CLOSING_GRACE_S, DeferredList(ending, consumeErrors=True))
         await self._at_most(CLOSING_GRACE_S, self._couriers.close())
+        await self._at_most(CLOSING_GRACE_S, self._look_ups.close())
         await self._spool.close()
         self._spool_thread.stop()
         _log.info("stopped", event="stopped")

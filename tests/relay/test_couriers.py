@@ -6,8 +6,10 @@ the start.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,8 +18,11 @@ from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Status
 from pymail_tx.core.routes import Routes
+from pymail_tx.core.routing import Ourselves
+from pymail_tx.net.internet import Asked
 from pymail_tx.relay.couriers import AgentCourier, Couriers, Surroundings
 from pymail_tx.relay.maildir import MaildirCourier
+from tests.net.scripted_dns import ScriptedDNS, ScriptedPolicies
 
 _ENVELOPE = Envelope("joe@example.org", ["ann@example.com", "bob@example.com"])
 
@@ -30,6 +35,7 @@ class CouriersCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.environment = {"RELAY_PASSWORD": "Zq7"}
+        self.asked: Asked | None = None
 
     def couriers(self, *routes: str) -> Couriers:
         surroundings = Surroundings(
@@ -39,6 +45,7 @@ class CouriersCase(SynchronousTestCase):
             new_token=lambda: "T0K3N",
             run_in_thread=_at_once,
             environment=self.environment,
+            asked=partial(evolve, self.asked) if self.asked else None,
         )
         return Couriers.of(Routes.parse(routes), surroundings)
 
@@ -73,6 +80,27 @@ class Delivering(CouriersCase):
         self.assertEqual(self.reactor.tcpClients[0][:2], ("127.0.0.1", 2526))
 
 
+class ByDNS(CouriersCase):
+    def test_mx_and_dane_ask_whom_the_relay_asks(self) -> None:
+        dns = ScriptedDNS(self.reactor)
+        dns.has_mx("example.com", "relay.example")
+        self.asked = Asked(dns, ScriptedPolicies(), Ourselves(names=["relay.example"]))
+        for route, status, code in (
+            ("*=mx:", Status.FAILED, "5.4.6"),
+            ("*=smtp://relay.example?tls=dane", Status.DEFERRED, "4.4.4"),
+            ("*=lmtp://relay.example:24?tls=dane", Status.DEFERRED, "4.4.4"),
+        ):
+            found = [(found, reason[:5]) for _, found, reason in self.verdict(route)]
+            self.assertEqual(found, [(status, code)] * 2)
+
+    def test_without_anybody_to_ask_it_finds_its_own(self) -> None:
+        for route in ("*=mx:", "*=smtp://h?tls=dane"):
+            couriers = self.couriers(route)
+            self.assertIsInstance(couriers.courier_for("example.com"), AgentCourier)
+            self.successResultOf(couriers.close())
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
 class Picking(CouriersCase):
     def test_routes_with_the_same_target_share_a_courier(self) -> None:
         couriers = self.couriers("example.org=smtp://h", "example.net=smtp://h:25", "*=smtp://other")
@@ -88,6 +116,8 @@ class Picking(CouriersCase):
         for route, key in {
             "*=smtp://joe:Zq7@h": "smtp://joe:<secret>@h:25?tls=verified",
             "*=maildir:var/mail": "maildir:var/mail",
+            "*=mx:": "mx:?port=25",
+            "*=mx:?tls=dane": "mx:?port=25&tls=dane",
             "*=discard:": "discard:",
             "*=reject:no": "reject:no",
         }.items():
@@ -118,10 +148,6 @@ class Passwords(CouriersCase):
 
     def test_a_file_that_cannot_be_read_is_named(self) -> None:
         self._refused("*=smtp://joe@h?password_file=/nowhere", "cannot read /nowhere: No such file or directory")
-
-    def test_what_is_not_built_yet_is_said_at_the_start(self) -> None:
-        for target in ("mx:", "lmtp://h:24?tls=dane", "smtp://h?tls=dane"):
-            self._refused(f"*={target}", "is not built yet")
 
     def _refused(self, route: str, words: str) -> None:
         error = self.assertRaises(BadArgument, self.couriers, route)

@@ -20,8 +20,9 @@ def _settings(*options: str) -> Settings:
 
 
 class CommandLine(SynchronousTestCase):
-    def test_a_route_is_all_it_needs(self) -> None:
-        settings = _settings("--route", "*=discard:")
+    def test_without_a_word_it_delivers_the_internets_way(self) -> None:
+        settings = _settings()
+        self.assertEqual([str(route) for route in settings.routes.routes], ["*=mx:?port=25"])
         self.assertEqual(settings.spool_path, "var/spool.sqlite")
         self.assertEqual(settings.smtp, ("tcp:2525:interface=127.0.0.1",))
         self.assertIn(".", settings.hostname)
@@ -37,7 +38,7 @@ class CommandLine(SynchronousTestCase):
         self.assertEqual([str(route) for route in settings.routes.routes], ["example.org=discard:", "*=reject:no"])
 
     def test_a_mistake_is_one_line_and_status_1(self) -> None:
-        for options in ([], ["--route", "x\ny"], ["--nonsense"], ["--spool", "a\nb", "--route", "*=discard:"]):
+        for options in (["--route", "x\ny"], ["--nonsense"], ["--spool", "a\nb", "--route", "*=discard:"]):
             error = self.assertRaises(SystemExit, _settings, *options)
             self.assertRegex(str(error.code), r"\Apymail-tx: [^\n]+\Z")
 

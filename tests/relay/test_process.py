@@ -172,9 +172,11 @@ class Processes(SynchronousTestCase):
         self.addCleanup(receiver.close)
         return receiver
 
-    def send(self, relay: _Relay, content: str = "Subject: hello\r\n\r\nworld\r\n") -> None:
+    def send(
+        self, relay: _Relay, content: str = "Subject: hello\r\n\r\nworld\r\n", to: str = "ann@example.com"
+    ) -> None:
         with smtplib.SMTP("127.0.0.1", relay.port, timeout=10) as session:
-            session.sendmail("joe@example.org", ["ann@example.com"], content)
+            session.sendmail("joe@example.org", [to], content)
 
     def test_a_message_goes_into_the_maildir(self) -> None:
         relay = self.relay("--route", "*=maildir:mail")
@@ -185,6 +187,21 @@ class Processes(SynchronousTestCase):
         self.assertEqual(message["Delivered-To"], "ann@example.com")
         self.assertEqual(message["Return-Path"], "<joe@example.org>")
         self.assertEqual(message.get_payload(), ".\n..\nworld\n")
+        self.assertEqual(relay.end(signal.SIGTERM, seconds=5), 0)
+        self.assertEqual((relay.directory / "err").read_text(), "")
+
+    def test_the_internets_way_leads_to_another_relay_and_never_back_to_itself(self) -> None:
+        port = _free_port()
+        other = self.relay("--smtp", f"tcp:{port}:interface=127.0.0.2", "--route", "*=maildir:mail")
+        relay = self.relay("--route", "example.org=maildir:mail", "--route", f"*=mx:?port={port}")
+        other.start()
+        relay.start()
+        self.send(relay, to="ann@[127.0.0.2]")
+        self.assertTrue(_until(lambda: other.subjects() == {"hello"}, seconds=10), relay.log())
+        self.send(relay, to="ann@[127.0.0.1]")
+        self.assertTrue(_until(lambda: bool(relay.subjects()), seconds=10), relay.log())
+        [bounce] = mailbox.Maildir(relay.directory / "mail", create=False)
+        self.assertIn("5.4.6", bounce.as_string())
         self.assertEqual(relay.end(signal.SIGTERM, seconds=5), 0)
         self.assertEqual((relay.directory / "err").read_text(), "")
 
@@ -257,13 +274,11 @@ class Mistakes(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             mistakes = {
-                (): "--route '*=maildir:var/mail'",
                 ("--spol", "x"): "--spol",
                 ("surplus",): "'surplus'",
                 ("--spool",): "--spool",
                 ("--route", "example.org"): "'example.org' is no PATTERN=TARGET",
-                ("--route", "*=mx:"): "mx: is not built yet",
-                ("--route", "*=smtp://h?tls=dane"): "is not built yet",
+                ("--route", "*=mx:example.org"): "for one server write smtp://host",
                 ("--route", "/(/=discard:"): "'/(/' is no regular expression",
                 ("--route", "*=smtp://joe:Zq7@h?tls=none"): "verified certificate only",
                 ("--route", "*=smtp://joe@h?password_env=PYMAIL_TX_NOT_SET"): "PYMAIL_TX_NOT_SET",
