@@ -209,6 +209,18 @@ def written(values: object) -> Mapping[str, object]:
     return {name: row.write(getattr(values, name)) for name, row in rows(type(values)).items()}
 
 
+def changes(before: object, after: object) -> list[str]:
+    """The keys, with dots, that differ between two values of a section."""
+    names = []
+    for name, row in rows(type(before)).items():
+        old, new = getattr(before, name), getattr(after, name)
+        if row.section is not None and not row.repeated:
+            names += [f"{name}.{each}" for each in changes(old, new)]
+        elif old != new:
+            names.append(name)
+    return names
+
+
 def _row(kind: Kind[T], words: str, *, example: object = None) -> Row:
     def write(value: object) -> object:
         return None if value is None else kind.write(cast(T, value))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -106,7 +106,7 @@ class Option:
     value: object = field(repr=False)
 
 
-def read_file(path: str, *, hostname: str, options: Iterable[Option] = ()) -> Configuration:
+def read_file(path: str, *, hostname: Callable[[], str], options: Iterable[Option] = ()) -> Configuration:
     """
     Read a file; see L{read}.
 
@@ -122,18 +122,20 @@ def read_file(path: str, *, hostname: str, options: Iterable[Option] = ()) -> Co
     return read(octets, file=path, hostname=hostname, options=options)
 
 
-def read(octets: bytes, *, file: str, hostname: str, options: Iterable[Option] = ()) -> Configuration:
+def read(octets: bytes, *, file: str, hostname: Callable[[], str], options: Iterable[Option] = ()) -> Configuration:
     """
     @param octets: the file's.
     @param file: its name, for the errors.
-    @param hostname: what holds if the file has none.
+    @param hostname: asked for one if there is none.
     @raise WrongConfiguration: with all that is wrong.
     """
     text = _decoded(octets, file)
-    tables = {"hostname": hostname} | _parsed(text, file)
+    tables = _parsed(text, file)
     given = list(options)
     for option in given:
         _put(tables, option)
+    if "hostname" not in tables:
+        tables["hostname"] = hostname()
     source = Source(file=file, text=text, options={option.path: option.name for option in given})
     try:
         return Configuration(_TABLE.read(tables), source)

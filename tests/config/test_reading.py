@@ -26,8 +26,12 @@ SCRAM = (
 )
 
 
+def _machine() -> str:
+    return "machine.example"
+
+
 def _settings(text: str, *options: Option) -> Settings:
-    return read(text.encode(), file="relay.toml", hostname="machine.example", options=options).settings
+    return read(text.encode(), file="relay.toml", hostname=_machine, options=options).settings
 
 
 def _example(of: type, name: str = "") -> Iterator[str]:
@@ -111,7 +115,7 @@ class Mistakes(SynchronousTestCase):
     def problems(self, text: str | bytes, *options: Option) -> list[str]:
         octets = text.encode() if isinstance(text, str) else text
         wrong = self.assertRaises(
-            WrongConfiguration, read, octets, file="relay.toml", hostname="machine.example", options=options
+            WrongConfiguration, read, octets, file="relay.toml", hostname=_machine, options=options
         )
         return [str(problem) for problem in wrong.problems]
 
@@ -227,7 +231,7 @@ class Mistakes(SynchronousTestCase):
 
     def test_a_file_may_have_ten_mebibytes_and_not_one_octet_more(self) -> None:
         comment = b"#" * MAX_FILE_OCTETS
-        self.assertEqual(read(comment, file="f", hostname="m.example").settings.hostname, "m.example")
+        self.assertEqual(read(comment, file="f", hostname=_machine).settings.hostname, "machine.example")
         self.assertEqual(self.problems(comment + b"#"), ["relay.toml: has more than 10485760 octets"])
 
     def test_a_wrong_option_is_told_by_its_own_name(self) -> None:
@@ -250,17 +254,17 @@ class Mistakes(SynchronousTestCase):
             "/": "/: cannot be read: Is a directory",
             "\0": "\0: is no name of a file",
         }.items():
-            wrong = self.assertRaises(WrongConfiguration, read_file, name, hostname="m.example")
+            wrong = self.assertRaises(WrongConfiguration, read_file, name, hostname=_machine)
             self.assertEqual(str(wrong), expected)
 
     def test_a_file_is_read(self) -> None:
         path = Path(self.mktemp())
         path.write_text('hostname = "a.example"')
-        self.assertEqual(read_file(str(path), hostname="m.example").settings.hostname, "a.example")
+        self.assertEqual(read_file(str(path), hostname=_machine).settings.hostname, "a.example")
 
     @given(st.binary(max_size=60) | st.text("[]{}=.,'\"#\n \\abhostname01", max_size=60).map(str.encode))
     def test_whatever_is_in_a_file_is_settings_or_told(self, octets: bytes) -> None:
         try:
-            read(octets, file="f", hostname="m.example")
+            read(octets, file="f", hostname=_machine)
         except WrongConfiguration as wrong:
             self.assertTrue(wrong.problems)
