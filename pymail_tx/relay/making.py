@@ -19,6 +19,11 @@ from pymail_tx.core.errors import BadArgument
 from pymail_tx.relay.couriers import BadRoutes, Couriers, Surroundings
 from pymail_tx.relay.listening import Endpoint
 
+_NO_ROUTE = (
+    "none is given, so mail has nowhere to go; write for example --route '*=maildir:var/mail' "
+    "or --route '*=smtp://user:password@mail.example.org:587', or a [[route]] in the file"
+)
+
 
 @frozen
 class Made:
@@ -39,6 +44,8 @@ def make(
     """
     settings = configuration.settings
     misfits: list[Misfit] = []
+    if not settings.route:
+        misfits.append(Misfit(("route",), _NO_ROUTE))
     couriers = _couriers(settings, surroundings, kept, misfits)
     endpoints = _endpoints(settings, reactor, misfits)
     if misfits or couriers is None:

@@ -18,7 +18,7 @@ from functools import cache, partial
 from twisted.python import usage
 
 from pymail_tx.config.lines import Path
-from pymail_tx.config.reading import Configuration, Option, Problem, WrongConfiguration, read, read_file
+from pymail_tx.config.reading import Configuration, Option, WrongConfiguration, read, read_file
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.reply import printable
@@ -128,12 +128,8 @@ class Options(usage.Options):
         """
         options = [*self._options.values(), *self._route_options()]
         if self._file:
-            configuration = read_file(self._file, hostname=self._machine_name, options=options)
-        else:
-            configuration = read(b"", file="", hostname=self._machine_name, options=options)
-        if not configuration.settings.route:
-            raise WrongConfiguration((Problem(file=self._file, line=None, key="route", words=_NO_ROUTE),))
-        return configuration
+            return read_file(self._file, hostname=self._machine_name, options=options)
+        return read(b"", file="", hostname=self._machine_name, options=options)
 
     def _give(self, name: str, path: Path, value: object) -> None:
         self._options[path] = Option(name=name, path=path, value=value)
@@ -168,12 +164,6 @@ class Options(usage.Options):
     def getUsage(self, width: int | None = None) -> str:
         """See L{Options <twisted.python.usage.Options>}."""
         return super().getUsage(width) + _EXAMPLES
-
-
-_NO_ROUTE = (
-    "none is given, so mail has nowhere to go; write for example --route '*=maildir:var/mail' "
-    "or --route '*=smtp://user:password@mail.example.org:587', or a [[route]] in the file"
-)
 
 
 def complaint(*problems: str) -> SystemExit:

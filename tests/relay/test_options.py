@@ -71,7 +71,7 @@ class CommandLine(SynchronousTestCase):
         self.assertEqual(options.read().settings.hostname, "b.example")
 
     def test_a_mistake_is_one_line_and_status_1(self) -> None:
-        for options in ([], ["--route", "x\ny"], ["--nonsense"], ["--spool", "a\nb", "--route", "*=discard:"]):
+        for options in (["--route", "x\ny"], ["--nonsense"], ["--spool", "a\nb", "--route", "*=discard:"]):
             error = self.assertRaises(SystemExit, _settings, *options)
             self.assertRegex(str(error.code), r"\Apymail-tx: [^\n]+\Z")
 
