@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
-from twisted.internet.base import ReactorBase
+from twisted.internet.interfaces import IReactorCore
 
 from pymail_tx.config.keys import Misfit
 from pymail_tx.config.reading import Configuration, WrongConfiguration
@@ -35,7 +35,7 @@ class Made:
 
 
 def make(
-    configuration: Configuration, reactor: ReactorBase, surroundings: Surroundings, kept: Couriers | None = None
+    configuration: Configuration, reactor: IReactorCore, surroundings: Surroundings, kept: Couriers | None = None
 ) -> Made:
     """
     @param kept: couriers that are at work; those whose target is still there
@@ -63,7 +63,7 @@ def _couriers(
         return None
 
 
-def _endpoints(settings: Settings, reactor: ReactorBase, misfits: list[Misfit]) -> Sequence[Endpoint]:
+def _endpoints(settings: Settings, reactor: IReactorCore, misfits: list[Misfit]) -> Sequence[Endpoint]:
     endpoints: list[Endpoint] = []
     for place, text in enumerate(settings.smtp.listen):
         try:

@@ -18,7 +18,7 @@ from functools import cache, partial
 from twisted.python import usage
 
 from pymail_tx.config.lines import Path
-from pymail_tx.config.reading import Configuration, Option, WrongConfiguration, read, read_file
+from pymail_tx.config.reading import Configuration, Option, Problem, WrongConfiguration, read, read_file
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.reply import printable
@@ -139,12 +139,23 @@ class Options(usage.Options):
         return option.value if option and isinstance(option.value, list) else []
 
     def _route_options(self) -> list[Option]:
-        """Read here, since an option has pattern and target in one."""
-        if not self._routes:
-            return []
-        routes = [Route.parse(text) for text in self._routes]
+        """
+        Read here, since an option has pattern and target in one.
+
+        @raise WrongConfiguration: one of them is no route.
+        """
+        routes: list[Route] = []
+        problems: list[Problem] = []
+        for text in self._routes:
+            try:
+                routes.append(Route.parse(text))
+            except BadArgument as problem:
+                words = str(problem).removeprefix(f"{problem.field}: ")
+                problems.append(Problem(file="", line=None, key="--route", words=words))
+        if problems:
+            raise WrongConfiguration(tuple(problems))
         tables: list[object] = [{"match": str(route.pattern), "to": route.target.reveal()} for route in routes]
-        return [Option(name="--route", path=("route",), value=tables)]
+        return [Option(name="--route", path=("route",), value=tables)] if tables else []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
@@ -156,8 +167,6 @@ class Options(usage.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted has no types here
         except WrongConfiguration as wrong:
             raise complaint(*map(str, wrong.problems)) from None
-        except BadArgument as problem:
-            raise complaint(f"--{problem}") from None
         except usage.UsageError as problem:
             raise complaint(f"{problem}; twistd pymail-tx --help tells all options") from None
 

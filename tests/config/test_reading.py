@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.config.keys import in_toml, rows, written
+from pymail_tx.config.keys import changes, in_toml, rows, written
 from pymail_tx.config.reading import MAX_FILE_OCTETS, Option, WrongConfiguration, read, read_file
 from pymail_tx.config.settings import Settings
 from pymail_tx.config.values import Server
@@ -98,6 +98,14 @@ class Reading(SynchronousTestCase):
     def test_defaults_that_are_written_out_are_the_same_settings(self) -> None:
         settings = _settings("")
         self.assertEqual(_settings("".join(_toml(written(settings)))), settings)
+
+
+class Changes(SynchronousTestCase):
+    def test_the_keys_that_differ_are_named(self) -> None:
+        before = _settings('[smtp]\nmax_connections = 5\n[[route]]\nmatch = "*"\nto = "discard:"\n')
+        after = _settings('hostname = "a.example"\n[smtp]\nmax_connections = 6\n[retry]\njitter = 0\n')
+        self.assertEqual(changes(before, after), ["hostname", "smtp.max_connections", "retry.jitter", "route"])
+        self.assertEqual(changes(before, before), [])
 
 
 def _toml(values: object, name: str = "") -> Iterator[str]:

@@ -62,6 +62,13 @@ class CommandLine(SynchronousTestCase):
         self.assertRegex(first, r"\Apymail-tx: /.*:1: hostnam: there is no such key; did you mean hostname\?")
         self.assertRegex(second, r"\Apymail-tx: /.*:3: smtp.listen: is a whole number, not a list of texts")
 
+    def test_all_wrong_routes_are_told_each_by_its_option(self) -> None:
+        error = self.assertRaises(SystemExit, _settings, "--route", "*=fax:", "--route", "a b=discard:", "--route", "x")
+        lines = str(error.code).splitlines()
+        self.assertEqual(len(lines), 3)
+        for line in lines:
+            self.assertRegex(line, r"\Apymail-tx: --route: '")
+
     def test_the_file_is_read_again_on_request(self) -> None:
         file = Path(self.mktemp())
         file.write_text('hostname = "a.example"')

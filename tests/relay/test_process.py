@@ -134,6 +134,12 @@ class _Receiver(threading.Thread):
         self.willing = False
         self.contents: list[bytes] = []
         self.delivered = 0
+        self._waiting: list[socket.socket] = []
+
+    def answer(self) -> None:
+        """Take what waits for its reply."""
+        for connection in self._waiting:
+            connection.sendall(b"250 2.0.0 taken\r\n")
 
     def run(self) -> None:
         while True:
@@ -155,6 +161,7 @@ class _Receiver(threading.Thread):
                 connection.sendall(self.replies.get(verb, b"250 ok") + b"\r\n")
                 if verb == b"DATA":
                     self.contents.append(b"".join(iter(lines.readline, b".\r\n")))
+                    self._waiting.append(connection)
                     if self.willing:
                         self.delivered += 1
                         connection.sendall(b"250 2.0.0 taken\r\n")
@@ -319,6 +326,34 @@ class Reloading(ProcessCase):
         with smtplib.SMTP("127.0.0.1", self.running.port, timeout=10) as session:
             session.sendmail("joe@example.org", ["ann@example.com"], "Subject: hello\r\n\r\nworld\r\n")
         self.assertTrue(_until(lambda: self.delivered("first"), seconds=10), self.running.log())
+
+    def test_a_delivery_that_is_under_way_ends_where_it_began(self) -> None:
+        receiver = self.receiver()
+        self.configure(to=f"smtp://127.0.0.1:{receiver.port}?tls=none")
+        self.hang_up(until="changed: route")
+        self.send(self.running)
+        self.assertTrue(_until(lambda: len(receiver.contents) == 1, seconds=10), self.running.log())
+        self.configure(to="maildir:second")
+        self.hang_up(until="changed: route")
+        receiver.answer()
+        self.assertTrue(_until(lambda: "delivered" in self.running.log(), seconds=10), self.running.log())
+        self.assertFalse(self.delivered("second"))
+        self.assertEqual(self.running.end(signal.SIGTERM, seconds=5), 0)
+
+    def test_a_new_name_greets_new_clients(self) -> None:
+        self.configure(to="maildir:first")
+        file = self.running.directory / "relay.toml"
+        file.write_text(file.read_text().replace("relay.example", "other.example"))
+        self.hang_up(until="changed: hostname")
+        with socket.create_connection(("127.0.0.1", self.running.port), timeout=10) as client:
+            self.assertTrue(client.recv(100).startswith(b"220 other.example"))
+
+    def test_many_at_once_are_taken_one_by_one(self) -> None:
+        assert self.running.process is not None
+        for _ in range(20):
+            self.running.process.send_signal(signal.SIGHUP)
+        self.hang_up(until="changed: nothing")
+        self.assertEqual(self.running.end(signal.SIGTERM, seconds=5), 0)
 
     def test_another_spool_needs_a_restart_and_the_log_says_so(self) -> None:
         self.configure(to="maildir:first", more='spool = {url = "sqlite:other.sqlite"}\n')
