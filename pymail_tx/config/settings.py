@@ -108,9 +108,9 @@ class SMTPSettings:
     )
     tls_certificate: str | None = optional(
         text(values.line),
-        "A file with the relay's certificate and those above it, in PEM: for STARTTLS, and for `ssl:` endpoints that "
-        "name none themselves.",
-        without="no TLS is offered",
+        "A file with the relay's certificate and those above it, in PEM, for STARTTLS. `ssl:` endpoints name their own: "
+        "`ssl:465:certKey=FILE:privateKey=FILE:extraCertChain=FILE`.",
+        without="STARTTLS is not offered",
         example="/etc/letsencrypt/live/relay.example.org/fullchain.pem",
     )
     tls_key: str | None = optional(

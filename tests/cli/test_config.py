@@ -50,7 +50,7 @@ class Checking(ProcessCase):
             'url = "sqlite:var/spool.sqlite"',
             'listen = ["tcp:2525"]',
             "max_message_size = 52428800",
-            "# tls_certificate: no TLS is offered",
+            "# tls_certificate: STARTTLS is not offered",
             "[[smtp.user]]",
             'plan = "4*30m 22*1h 4*1d"',
             'to = "smtp://joe:<secret>@mail.example.org:25?tls=verified"',
