@@ -9,6 +9,7 @@ and docs/reference/configuration.md is written from it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from attrs import evolve, frozen
 
@@ -108,8 +109,8 @@ class SMTPSettings:
     )
     tls_certificate: str | None = optional(
         text(values.line),
-        "A file with the relay's certificate and those above it, in PEM, for STARTTLS. `ssl:` endpoints name their own: "
-        "`ssl:465:certKey=FILE:privateKey=FILE:extraCertChain=FILE`.",
+        "A file with the relay's certificate and those above it, in PEM, for STARTTLS. `ssl:` endpoints name their "
+        "own: `ssl:465:certKey=FILE:privateKey=FILE:extraCertChain=FILE`.",
         without="STARTTLS is not offered",
         example="/etc/letsencrypt/live/relay.example.org/fullchain.pem",
     )
@@ -124,10 +125,9 @@ class SMTPSettings:
     def __attrs_post_init__(self) -> None:
         if self.tls_key and not self.tls_certificate:
             raise BadArgument("tls_key", "is of no use without a certificate; set tls_certificate, too")
-        names = [user.name for user in self.user]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise BadArgument("user", f"{twice!r} is there twice; leave one")
+        [(name, times)] = Counter(user.name for user in self.user).most_common(1) or [("", 0)]
+        if times > 1:
+            raise BadArgument("user", f"{name!r} is there {times} times; leave one")
 
 
 @frozen(kw_only=True)

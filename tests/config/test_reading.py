@@ -209,7 +209,7 @@ class Mistakes(SynchronousTestCase):
     def test_a_user_who_is_there_twice_is_refused(self) -> None:
         user = f'[[smtp.user]]\nname = "ann"\nverifier = "{SCRAM}"\n'
         [problem] = self.problems(user * 2)
-        self.assertIn("smtp.user: 'ann' is there twice", problem)
+        self.assertIn("smtp.user: 'ann' is there 2 times", problem)
 
     def test_no_mistake_shows_a_password(self) -> None:
         for text in (
