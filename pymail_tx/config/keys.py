@@ -199,9 +199,10 @@ def table(of: type[T]) -> Kind[T]:
 
 def in_toml(value: object) -> str:
     """A value as it is written in TOML."""
-    if isinstance(value, str) and "\\" in value and "'" not in value:
+    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
         return f"'{value}'"
-    return json.dumps(value, ensure_ascii=False)
+    # JSON is TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def written(values: object) -> Mapping[str, object]:

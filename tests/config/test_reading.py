@@ -5,6 +5,7 @@ A file becomes settings, or a list of all that is wrong with it.
 from __future__ import annotations
 
 import ipaddress
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,30 @@ def _example(of: type, name: str = "") -> Iterator[str]:
             path = f"{name}.{key}" if name else key
             yield f"[[{path}]]\n" if row.repeated else f"[{path}]\n"
             yield from _example(row.section, path)
+
+
+def _paths(of: type, *above: str) -> Iterator[tuple[str, ...]]:
+    for key, row in rows(of).items():
+        yield (*above, key)
+        if row.section is not None:
+            yield from _paths(row.section, *above, key)
+
+
+_VALUES = st.recursive(
+    st.text(max_size=20).map(in_toml)
+    | st.integers(-(2**70), 2**70).map(str)
+    | st.sampled_from(
+        ["true", "nan", "inf", "-1.5", "1979-05-27", "07:32:00", '"tcp:25"', '"1*1d"', '"*"', '"sqlite:x"']
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda values: f"[{', '.join(values)}]")
+        | st.dictionaries(st.sampled_from(["name", "match", "to", "url", "x"]), inner, max_size=3).map(
+            lambda table: f"{{{', '.join(f'{key} = {value}' for key, value in table.items())}}}"
+        )
+    ),
+    max_leaves=4,
+)
+"""As TOML writes them."""
 
 
 class Reading(SynchronousTestCase):
@@ -98,6 +123,12 @@ class Reading(SynchronousTestCase):
     def test_defaults_that_are_written_out_are_the_same_settings(self) -> None:
         settings = _settings("")
         self.assertEqual(_settings("".join(_toml(written(settings)))), settings)
+
+
+class Writing(SynchronousTestCase):
+    @given(st.text() | st.text("\\'\"\n\x7fa"))
+    def test_every_text_survives_being_written_as_toml(self, text: str) -> None:
+        self.assertEqual(tomllib.loads(f"a = {in_toml(text)}"), {"a": text})
 
 
 class Changes(SynchronousTestCase):
@@ -269,6 +300,19 @@ class Mistakes(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text('hostname = "a.example"')
         self.assertEqual(read_file(str(path), hostname=_machine).settings.hostname, "a.example")
+
+    @given(st.sampled_from(list(_paths(Settings))), _VALUES)
+    def test_whatever_a_key_is_set_to_is_settings_or_told_with_its_line(
+        self, path: tuple[str, ...], value: str
+    ) -> None:
+        *above, key = path
+        name = ".".join(above)
+        header = f"[[{name}]]" if {"user", "route"} & set(above) else f"[{name}]" if name else ""
+        try:
+            read(f"{header}\n{key} = {value}\n".encode(), file="f", hostname=_machine)
+        except WrongConfiguration as wrong:
+            for problem in wrong.problems:
+                self.assertRegex(str(problem), r"\Af:[12]: [a-z_.]+: ")
 
     @given(st.binary(max_size=60) | st.text("[]{}=.,'\"#\n \\abhostname01", max_size=60).map(str.encode))
     def test_whatever_is_in_a_file_is_settings_or_told(self, octets: bytes) -> None:
