@@ -27,6 +27,7 @@ from pymail_tx.core.errors import SessionError
 from pymail_tx.core.pool import Limits, Pool
 from pymail_tx.core.routes import Target
 from pymail_tx.core.tlspolicy import TLSDecision
+from pymail_tx.net.at_once import TurnEnd
 from pymail_tx.net.connector import Connector, has_unread, leave
 from pymail_tx.net.login import Login
 from pymail_tx.net.pipeline import Pipeline
@@ -136,6 +137,7 @@ class Server:
         self._connector = connector
         self._changed = changed
         self._pool: Pool[_Connection, Sending] = Pool(limits)
+        self._turn_end = TurnEnd(lambda: self._pool.busy <= 1)
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
         self._ehlo = hello_command(Verb.LHLO if connector.lmtp else Verb.EHLO, hostname) + b"\r\n"
@@ -266,6 +268,7 @@ class _Connection:
 
     def __init__(self, server: Server, client: SMTPClient) -> None:
         self.client = client
+        client.write_with_others(server._turn_end)
         self.pipeline = Pipeline(client, owner=self, ehlo=server._ehlo, chunking=server._chunking)
         self._server = server
         self._is_fresh = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -29,14 +29,14 @@ class LookUps:
     @ivar store: makes the place where policies of MTA-STS are kept.
     """
 
-    reactor: IReactorTime
-    wall_clock: Callable[[], float]
+    reactor: IReactorTime = field(eq=False)
+    wall_clock: Callable[[], float] = field(eq=False)
     servers: Sequence[tuple[str, int]] = ()
     trust_ad: bool | None = None
     us: Ourselves
-    store: Callable[[], PolicyStore]
-    _resolver: Resolver | None = None
-    _policies: PolicyKeeper | None = None
+    store: Callable[[], PolicyStore] = field(eq=False)
+    _resolver: Resolver | None = field(default=None, eq=False)
+    _policies: PolicyKeeper | None = field(default=None, eq=False)
 
     def __call__(self) -> Asked:
         """
