@@ -244,7 +244,6 @@ class PolicyKeeper:
         except FetchFailed as problem:
             known.failed = FailedFetch(id=announced, at=self._wall_clock(), problem=str(problem))
             return str(problem)
-        known.failed = None
         known.cached = CachedPolicy(
             domain=known.name, id=announced, fetched_at=self._wall_clock(), used_at=known.used_at, policy=policy
         )

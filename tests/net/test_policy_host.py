@@ -227,3 +227,4 @@ class Fetching(PolicyTestCase):
         fetching.cancel()
         await self.assertFailure(fetching, CancelledError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.records.given_up, 2)
