@@ -32,10 +32,19 @@ class TLSFacts:
 
     @ivar version: such as C{"TLSv1.3"}.
     @ivar cipher: OpenSSL's name of the cipher suite.
-    @ivar verified: whether chain and name of the certificate verified.
+    @ivar verified: whether chain and name of the certificate verified, or a
+        TLSA record vouches for it.
     @ivar problem: why not; C{""} if verified.
     @ivar peer_names: the names and addresses that the certificate says it is
         for, none if it cannot be read. Unless C{verified}, its word only.
+    @ivar policy: who asked for TLS, a value of L{PolicySource
+        <pymail_tx.core.tlspolicy.PolicySource>}; C{""}, and so for the next two,
+        where no policy was weighed.
+    @ivar level: what was asked for, a value of L{TLSLevel
+        <pymail_tx.core.tlspolicy.TLSLevel>}.
+    @ivar policy_reason: why, in words.
+    @ivar proof: what verified the certificate: C{"PKIX"}, or C{"TLSA"} and the
+        record; C{""} if nothing did.
     """
 
     version: str
@@ -43,6 +52,10 @@ class TLSFacts:
     verified: bool
     problem: str
     peer_names: tuple[str, ...] = ()
+    policy: str = ""
+    level: str = ""
+    policy_reason: str = ""
+    proof: str = ""
 
 
 @frozen(kw_only=True)

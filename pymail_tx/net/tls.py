@@ -6,7 +6,9 @@ Twisted's C{optionsForClientTLS} always verifies, and opportunistic TLS must
 not; so L{ClientTLS} is a connection creator of our own over Twisted's
 C{CertificateOptions}. Chains are OpenSSL's to judge, names service_identity's.
 Whatever exception either raises, of whichever class, is a refusal: a
-certificate that cannot be read has not verified.
+certificate that cannot be read has not verified. Where a L{TLSDecision
+<pymail_tx.core.tlspolicy.TLSDecision>} asks for DANE, TLSA records judge instead
+(L{pymail_tx.net.dane_verify}), and OpenSSL's word on the chain is not heard.
 """
 
 from __future__ import annotations
@@ -14,15 +16,24 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
-from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+from service_identity.hazmat import (
+    DNS_ID,
+    CertificatePattern,
+    DNSPattern,
+    IPAddress_ID,
+    ServiceID,
+    verify_service_identity,
+)
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
@@ -30,11 +41,14 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pymail_tx.core import dane
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import printable
 from pymail_tx.core.scram import ChannelBinding
+from pymail_tx.core.tlspolicy import TLSDecision, TLSLevel
+from pymail_tx.net import dane_verify
 
 MAX_PEER_NAMES = 100
 """Names of a certificate that are kept with each outcome. Those of large mail hosts have about 100."""
@@ -45,6 +59,8 @@ _VERIFY_ERRORS = {
     if name.startswith("ERR_")
 }
 
+
+_VERIFYING = frozenset({TLSLevel.VERIFIED, TLSLevel.DANE})
 
 _WEAK_HASHES = frozenset({"md5", "sha1"})
 """SHA-256 stands in for them (RFC 5929 §4.1)."""
@@ -110,9 +126,10 @@ class ClientTLS:
         self,
         host: str,
         *,
-        must_verify: bool,
+        must_verify: bool = False,
         trust_root: str | None = None,
         certificate: ClientCertificate | None = None,
+        decision: TLSDecision | None = None,
     ) -> None:
         """
         @param host: the name, or the address, that the certificate must be for.
@@ -122,41 +139,52 @@ class ClientTLS:
         @param trust_root: a file of CA certificates in PEM; by default OpenSSL's
             store, C{SSL_CERT_FILE} and C{SSL_CERT_DIR} included.
         @param certificate: ours, for a server that asks for one.
+        @param decision: what the host's policy asks for. It says what must
+            verify and for which names, of which the first is indicated to the
+            server (RFC 7672 §8.1, RFC 8461 §4.2); C{must_verify} counts no more.
         @raise BadArgument: C{host} is no name, or a file cannot be read or
             holds no certificate or key.
         """
         self.problem = ""
-        self._must_verify = must_verify
-        self._address = _as_address(host)
-        self._host = self._address or ascii_domain("host", host.removesuffix("."))
+        self._decision = decision
+        self._must_verify = decision.level in _VERIFYING if decision else must_verify
+        self._host = _reference_name(host)
+        self._names = tuple(map(_reference_name, decision.names)) if decision and decision.names else (self._host,)
         environment = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
         changed_at_ns = certificate.changed_at_ns() if certificate else None
         self._context = _context(trust_root, environment, certificate, changed_at_ns)
-        self._judged = False
+        self._proof = ""
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See L{IOpenSSLClientConnectionCreator <twisted.internet.interfaces.IOpenSSLClientConnectionCreator>}."""
         connection = SSL.Connection(self._context, None)
-        if not self._address:
-            connection.set_tlsext_host_name(self._host.encode("ascii"))  # RFC 6066 §3: never an address
-        connection.set_verify(SSL.VERIFY_PEER, self._judge)
+        if not _as_address(self._names[0]):
+            connection.set_tlsext_host_name(self._names[0].encode("ascii"))  # RFC 6066 §3: never an address
+        by_records = self._decision is not None and self._decision.level is TLSLevel.DANE
+        connection.set_verify(SSL.VERIFY_PEER, self._judge_by_records if by_records else self._judge)
         return connection
 
     def facts(self, connection: SSL.Connection) -> TLSFacts:
         """What a handshake that succeeded agreed on."""
+        decision = self._decision
         return TLSFacts(
             version=connection.get_protocol_version_name(),
             cipher=connection.get_cipher_name() or "",
-            verified=self._judged and not self.problem,
+            verified=bool(self._proof) and not self.problem,
             problem=self.problem,
             peer_names=_names(connection.get_peer_certificate()),
+            policy=decision.source.value if decision else "",
+            level=decision.level.value if decision else "",
+            policy_reason=decision.reason if decision else "",
+            proof="" if self.problem else self._proof,
         )
 
     def failure(self, reason: Failure) -> TLSFailed:
         """Words for a handshake that failed with C{reason}."""
+        asked = f" ({self._decision.reason})" if self._decision else ""
         if self._must_verify and self.problem:
-            return TLSFailed(self.problem, unverified=True)
-        return TLSFailed(f"TLS handshake: {_words(reason)}")
+            return TLSFailed(self.problem + asked, unverified=True)
+        return TLSFailed(f"TLS handshake: {_words(reason)}{asked}")
 
     def _judge(
         self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, accepted: int
@@ -165,20 +193,62 @@ class ClientTLS:
         if not accepted and not self.problem:
             self.problem = f"certificate of {self._host}: {_VERIFY_ERRORS.get(error, f'OpenSSL error {error}')}"
         if depth == 0:
-            self._judged = True
             self.problem = self.problem or self._name_problem(certificate)
+            self._proof = "" if self.problem else "PKIX"
         return not (self._must_verify and self.problem)
 
-    def _name_problem(self, certificate: crypto.X509) -> str:
-        kind = IPAddress_ID if self._address else DNS_ID
+    def _judge_by_records(
+        self, connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, accepted: int
+    ) -> bool:
+        """OpenSSL asks as before; the records' answer is the same each time."""
+        if not self.problem and not self._proof:
+            try:
+                self._look_for_proof(connection)
+            except dane_verify.Unproved as unproved:
+                self.problem = f"certificate of {self._host} {unproved}"
+            except Exception as unreadable:  # noqa: BLE001  # lost in OpenSSL's C code it would count as a yes
+                self.problem = self._unreadable(unreadable)
+        return bool(self._proof)
+
+    def _look_for_proof(self, connection: SSL.Connection) -> None:
+        """
+        @raise dane_verify.Unproved: there is none.
+        """
+        chain = connection.get_peer_cert_chain()
+        assert self._decision and chain
+        record = dane_verify.proof(self._decision.records, chain)
+        if record.usage == dane.DANE_TA:
+            self.problem = self._name_problem(chain[0], common_name=True)
+        self._proof = "" if self.problem else f"TLSA {dane.shown([record])}"
+
+    def _name_problem(self, certificate: crypto.X509, *, common_name: bool = False) -> str:
         try:
-            identity: ServiceID = kind(self._host)
-            verify_service_identity(extract_patterns(certificate), [identity], [])
-        except VerificationError:
-            return f"certificate is not for {self._host}"
+            patterns = list(extract_patterns(certificate))
+            if common_name and not any(isinstance(pattern, DNSPattern) for pattern in patterns):
+                patterns = _common_names(certificate)
+            if not any(_is_for(name, patterns) for name in self._names):
+                return f"certificate is not for {' or '.join(self._names)}"
         except Exception as unreadable:  # noqa: BLE001  # lost in OpenSSL's C code it would count as a yes
-            return f"certificate of {self._host} cannot be read: {type(unreadable).__name__}: {unreadable}"
+            return self._unreadable(unreadable)
         return ""
+
+    def _unreadable(self, problem: Exception) -> str:
+        return f"certificate of {self._host} cannot be read: {type(problem).__name__}: {problem}"
+
+
+def _is_for(name: str, patterns: Sequence[CertificatePattern]) -> bool:
+    identity: ServiceID = (IPAddress_ID if _as_address(name) else DNS_ID)(name)
+    try:
+        verify_service_identity(patterns, [identity], [])
+    except VerificationError:
+        return False
+    return True
+
+
+def _common_names(certificate: crypto.X509) -> list[CertificatePattern]:
+    """What counts, with DANE, where the subjectAltName has no host's name (RFC 7672 §3.2.3)."""
+    names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return [DNSPattern.from_bytes(str(name.value).encode("ascii", "replace")) for name in names]
 
 
 @lru_cache(maxsize=16)
@@ -239,6 +309,10 @@ def _words(reason: Failure) -> str:
     """What OpenSSL says about a failure is a list of (library, function, words)."""
     entries = reason.value.args[0] if isinstance(reason.value, SSL.Error) and reason.value.args else None
     return "; ".join(str(entry[-1]) for entry in entries) if isinstance(entries, list) else reason.getErrorMessage()
+
+
+def _reference_name(host: str) -> str:
+    return _as_address(host) or ascii_domain("host", host.removesuffix("."))
 
 
 def _as_address(host: str) -> str:

@@ -87,10 +87,18 @@ class Authority:
     @ivar root: its own certificate, to be trusted or not.
     """
 
-    def __init__(self, name: str = "Authority of the tests") -> None:
+    def __init__(
+        self, name: str = "Authority of the tests", *, valid: tuple[float, float] = (YESTERDAY, TOMORROW)
+    ) -> None:
         key = _new_key()
-        self.root = Certificate(_signed(name, (), issuer=name, key=key, signer=key, is_ca=True), key)
+        self.root = Certificate(_signed(name, (), issuer=name, key=key, signer=key, is_ca=True, valid=valid), key)
         self._name = name
+
+    def below(self, name: str) -> Authority:
+        """One that this one vouches for."""
+        key = _new_key()
+        certificate = _signed(name, (), issuer=self._name, key=key, signer=self.root.key, is_ca=True)
+        return Authority.by(Certificate(certificate, key))
 
     def issue(
         self,

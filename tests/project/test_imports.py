@@ -18,7 +18,7 @@ from tests.project import ROOT
 LAYERS = (
     ("core",),
     ("spool.interface", "config"),
-    ("net.tls",),
+    ("net.tls", "net.dane_verify"),
     ("net", "net.protocol", "net.dns"),
     ("net.pool",),
     ("net.server",),
