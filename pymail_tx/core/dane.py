@@ -21,11 +21,17 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pymail_tx.core.dns import TLSA
 
-MAX_RECORDS = 100
+MAX_RECORDS = 50
 """Of one host that are looked at. Four, for two keys of two algorithms, is many."""
 
 MAX_CHAIN = 10
 """Certificates of one server that are looked at; three are usual. It bounds what one handshake can cost."""
+
+MAX_SHOWN = 3
+"""Records in one reason, which people read."""
+
+MAX_TEXT_OCTETS = len("3 255 255 ") + 2 * 64
+"""Of each; a record that holds a whole certificate has thousands."""
 
 DANE_TA = 2
 """The record names an authority, trusted for this host (RFC 7671 §5.2)."""
@@ -56,17 +62,17 @@ class Anchor:
 
 def usable(records: Iterable[TLSA]) -> tuple[TLSA, ...]:
     """
-    Those to hold against a certificate, the first L{MAX_RECORDS}, in one order
-    whatever order they came in: usages 2 and 3 (RFC 7672 §3.1.3), what is known
-    and well-formed, and of several digests the strongest (RFC 7671 §9).
+    Those to hold against a certificate, in one order whatever order they came
+    in: usages 2 and 3 (RFC 7672 §3.1.3), what is known and well-formed, and of
+    several digests the strongest (RFC 7671 §9).
     """
-    well_formed = {record for record in records if _is_well_formed(record)}
+    known = sorted({record for record in records if _is_known(record)}, key=str)
+    well_formed = [record for record in known[:MAX_RECORDS] if _is_well_formed(record)]
     strongest: dict[tuple[int, int], int] = {}
     for record in well_formed:
         kind = (record.usage, record.selector)
         strongest[kind] = max(strongest.get(kind, _FULL), record.matching_type)
-    kept = (one for one in well_formed if one.matching_type in (_FULL, strongest[one.usage, one.selector]))
-    return tuple(sorted(kept, key=str)[:MAX_RECORDS])
+    return tuple(one for one in well_formed if one.matching_type in (_FULL, strongest[one.usage, one.selector]))
 
 
 def leaf_record(records: Iterable[TLSA], leaf: bytes) -> TLSA | None:
@@ -85,17 +91,32 @@ def anchors(records: Iterable[TLSA], chain: Sequence[bytes]) -> tuple[Anchor, ..
     return tuple(found)
 
 
-def fingerprint(leaf: bytes) -> TLSA:
-    """The record to publish for a server's certificate (RFC 7672 §3.1.1)."""
-    return TLSA(DANE_EE, _KEY, 1, hashlib.sha256(_public_key(leaf)).digest())
+def fingerprint(certificate: bytes, usage: int = DANE_EE) -> TLSA:
+    """The record to publish for a certificate in DER (RFC 7672 §3.1.1-3.1.2)."""
+    return TLSA(usage, _KEY, 1, hashlib.sha256(_public_key(certificate)).digest())
+
+
+def shown(records: Iterable[TLSA]) -> str:
+    """For people: the first L{MAX_SHOWN} records, each cut to what the longest digest takes."""
+    texts = list(dict.fromkeys(map(_text, records)))
+    more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    return ", ".join(texts[:MAX_SHOWN]) + more
+
+
+def _text(record: TLSA) -> str:
+    text = str(record)
+    return text if len(text) <= MAX_TEXT_OCTETS else text[: MAX_TEXT_OCTETS - 3] + "..."
+
+
+def _is_known(record: TLSA) -> bool:
+    digest = _DIGESTS.get(record.matching_type)
+    has_length = len(record.data) == digest().digest_size if digest else record.matching_type == _FULL
+    return has_length and record.usage in (DANE_TA, DANE_EE) and record.selector in _READERS
 
 
 def _is_well_formed(record: TLSA) -> bool:
-    if record.usage not in (DANE_TA, DANE_EE) or record.selector not in _READERS:
-        return False
     if record.matching_type != _FULL:
-        digest = _DIGESTS.get(record.matching_type)
-        return digest is not None and len(record.data) == digest().digest_size
+        return True
     try:
         _READERS[record.selector](record.data)
     except UnsupportedAlgorithm:
@@ -113,9 +134,9 @@ def _matches(record: TLSA, certificate: bytes) -> bool:
 
 def _anchors(record: TLSA, chain: Sequence[bytes]) -> Iterator[Anchor]:
     yield from (Anchor(certificate, record) for certificate in chain[1:] if _matches(record, certificate))
-    if record.matching_type == _FULL and record.selector == _WHOLE:
+    if record.matching_type == _FULL and record.selector == _WHOLE and record.data not in chain:
         yield Anchor(record.data, record)
-    elif record.matching_type == _FULL:
+    elif record.matching_type == _FULL and record.selector == _KEY:
         yield from (Anchor(certificate, record) for certificate in chain if _is_signed_by(certificate, record.data))
 
 

@@ -40,9 +40,6 @@ POLICY_UNMET = "4.7.5"
 REQUIRETLS_UNMET = "5.7.30"
 """RFC 8689 §4.2.1."""
 
-MAX_SHOWN = 3
-"""Records in one reason, which people read."""
-
 _ADDRESSES = frozenset({RecordType.A, RecordType.AAAA})
 
 
@@ -275,8 +272,8 @@ def _with_records(found: HostFound, mx: Answer | None, asked: list[Answer]) -> H
         return evolve(found, words=f"{words} that DNSSEC authenticates")
     records = dane.usable(proved.tlsa)
     if not records:
-        shown = "; ".join(sorted(map(str, proved.tlsa))[:MAX_SHOWN])
-        return evolve(found, dane=DANEState.UNUSABLE, words=f"no usable TLSA record at {proved.name}, only {shown}")
+        words = f"no usable TLSA record at {proved.name}, only {dane.shown(sorted(proved.tlsa, key=str))}"
+        return evolve(found, dane=DANEState.UNUSABLE, words=words)
     base = proved.name.split(".", 2)[2]
     names = dict.fromkeys((base, found.domain, mx.canonical_name if mx else found.domain))
     words = f"TLSA records at {proved.name}"
@@ -333,7 +330,7 @@ def _by_requiretls(host: HostFound, sts: STSFound, wishes: Wishes) -> TLSDecisio
 def _requiretls_by_name(say: _Saying, host: HostFound, sts: STSFound) -> TLSDecision:
     """PKIX proves that the server has the name; that the name is the right one takes DNSSEC or MTA-STS."""
     if sts.lists(host.name, "enforce") is False:
-        return say.skip(f"the MTA-STS policy of {host.domain} does not list {host.name}")
+        return say.skip(f"the MTA-STS policy of {host.domain} is enforced and does not list the host")
     if host.name_authenticated or sts.lists(host.name, "enforce", "testing"):
         return say.verified("a certificate that verifies", host.name)
     if sts.problem:

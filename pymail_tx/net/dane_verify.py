@@ -19,9 +19,6 @@ from OpenSSL import crypto
 from pymail_tx.core import dane
 from pymail_tx.core.dns import TLSA
 
-MAX_SHOWN = 3
-"""Records in the words for one failure."""
-
 _FOR_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 
@@ -45,7 +42,7 @@ def proof(records: Sequence[TLSA], chain: Sequence[crypto.X509]) -> TLSA:
         return record
     anchors = dane.anchors(records, sent)
     if not anchors:
-        raise Unproved(f"matches none of TLSA {_shown(records)}; it is {dane.fingerprint(sent[0])}")
+        raise Unproved(f"matches none of TLSA {dane.shown(records)}; {_found(records, sent)}")
     return _anchored(anchors, chain[: dane.MAX_CHAIN])
 
 
@@ -57,7 +54,7 @@ def _anchored(anchors: Sequence[dane.Anchor], chain: Sequence[crypto.X509]) -> T
     try:
         verified = crypto.X509StoreContext(store, chain[0], chain=chain[1:]).get_verified_chain()
     except crypto.X509StoreContextError as error:
-        words = f"has no chain to the authority of TLSA {_shown([anchor.record for anchor in anchors])}: {error}"
+        words = f"has no chain to the authority of TLSA {dane.shown(anchor.record for anchor in anchors)}: {error}"
         raise Unproved(words) from None
     if not _is_for_servers(chain[0].to_cryptography()):
         raise Unproved("may not be used by a server, says its extended key usage")
@@ -73,6 +70,8 @@ def _is_for_servers(certificate: x509.Certificate) -> bool:
     return bool(_FOR_SERVERS.intersection(purposes))
 
 
-def _shown(records: Sequence[TLSA]) -> str:
-    more = f" and {len(records) - MAX_SHOWN} more" if len(records) > MAX_SHOWN else ""
-    return ", ".join(map(str, dict.fromkeys(records[:MAX_SHOWN]))) + more
+def _found(records: Sequence[TLSA], sent: Sequence[bytes]) -> str:
+    """In the terms of what was wanted, for those who compare."""
+    above = [dane.fingerprint(certificate, dane.DANE_TA) for certificate in sent[1:]]
+    below = f", sent with {dane.shown(above)}" if above and any(one.usage == dane.DANE_TA for one in records) else ""
+    return f"it is {dane.fingerprint(sent[0])}{below}"

@@ -41,8 +41,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pymail_tx.core import dane
 from pymail_tx.core.address import ascii_domain
-from pymail_tx.core.dane import DANE_TA
 from pymail_tx.core.errors import BadArgument, TLSFailed
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import printable
@@ -217,9 +217,9 @@ class ClientTLS:
         chain = connection.get_peer_cert_chain()
         assert self._decision and chain
         record = dane_verify.proof(self._decision.records, chain)
-        if record.usage == DANE_TA:
+        if record.usage == dane.DANE_TA:
             self.problem = self._name_problem(chain[0], common_name=True)
-        self._proof = "" if self.problem else f"TLSA {record}"
+        self._proof = "" if self.problem else f"TLSA {dane.shown([record])}"
 
     def _name_problem(self, certificate: crypto.X509, *, common_name: bool = False) -> str:
         try:

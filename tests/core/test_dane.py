@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.core.dane import MAX_RECORDS, Anchor, anchors, fingerprint, leaf_record, usable
+from pymail_tx.core.dane import MAX_RECORDS, Anchor, anchors, fingerprint, leaf_record, shown, usable
 from pymail_tx.core.dns import TLSA
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -102,7 +102,7 @@ class Usable(SynchronousTestCase):
         self.assertEqual(usable(records + records), usable(reversed(records)))
         self.assertEqual(len(usable(records + records)), len(records))
 
-    def test_a_hundred_are_looked_at(self) -> None:
+    def test_fifty_are_looked_at(self) -> None:
         records = [TLSA(3, 1, 1, number.to_bytes(32, "big")) for number in range(MAX_RECORDS + 1)]
         self.assertEqual(usable(records[:-1]), tuple(records[:-1]))
         self.assertEqual(usable(records), tuple(records[:-1]))
@@ -130,7 +130,8 @@ class Matching(SynchronousTestCase):
     def test_usage_2_is_not_for_the_leaf(self) -> None:
         der = certificate(_EC, _EC)
         self.assertIsNone(leaf_record([TLSA(2, 0, 0, der)], der))
-        self.assertEqual(anchors([TLSA(2, 0, 1, hashlib.sha256(der).digest())], [der]), ())
+        for record in (TLSA(2, 0, 0, der), TLSA(2, 0, 1, hashlib.sha256(der).digest())):
+            self.assertEqual(anchors([record], [der]), ())
 
     def test_usage_3_makes_nothing_trusted(self) -> None:
         der = certificate(_EC, _EC)
@@ -147,6 +148,18 @@ class Matching(SynchronousTestCase):
         end_of_key = der.index(spki(_EC)) + len(spki(_EC))
         for length in range(end_of_key):
             self.assertIsNone(leaf_record([whole], der[:length]))
+
+
+class Shown(SynchronousTestCase):
+    def test_digests_are_shown_whole_and_what_is_longer_is_cut(self) -> None:
+        longest = TLSA(3, 255, 255, _SHA512)
+        self.assertEqual(shown([longest]), str(longest))
+        self.assertEqual(shown([TLSA(3, 255, 255, _SHA512 + b"\0")]), str(longest)[:-3] + "...")
+
+    def test_three_are_shown_and_each_once(self) -> None:
+        one, two, three, four = (TLSA(3, 1, 1, bytes([number])) for number in range(4))
+        self.assertEqual(shown([one, one, two, three]), "3 1 1 00, 3 1 1 01, 3 1 1 02")
+        self.assertEqual(shown([one, two, three, four]), "3 1 1 00, 3 1 1 01, 3 1 1 02 and 1 more")
 
 
 class BareKeys(SynchronousTestCase):

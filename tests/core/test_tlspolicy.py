@@ -25,6 +25,7 @@ from pymail_tx.core.tlspolicy import (
     host_found,
     next_question,
 )
+from tests.project.tls_page import explains
 
 HOST, DOMAIN, RECORDS = "mx.example.net", "example.org", "_25._tcp.mx.example.net"
 GOOD, AUTHORITY, ALIEN = (TLSA(usage, 1, 1, bytes(32)) for usage in (3, 2, 1))
@@ -203,18 +204,21 @@ class Combinations(SynchronousTestCase):
             if not decision.skip:
                 self.assertEqual(decision.unmet, "5.7.30" if requiretls else "4.7.5")
 
-    def test_what_need_not_be_asked_for_changes_nothing(self) -> None:
-        unknown = DANE["insecure MX"]
+    def test_what_is_worth_asking_for_is_what_can_change_the_decision(self) -> None:
+        known = [host for host in DANE.values() if host.name_authenticated]
         for (requiretls, route), tls_optional in itertools.product(TABLE, (False, True)):
             wishes = Wishes(route=route, requiretls=requiretls, tls_optional=tls_optional)
-            for host, sts in itertools.product(DANE.values(), MTA_STS.values()):
-                decision = decide(host, sts, wishes)
-                if not wishes.need_mta_sts:
-                    self.assertEqual(decision, decide(host, STSFound(), wishes))
-                if not wishes.need_dane and host.name_authenticated:
-                    self.assertEqual(said(decision), said(decide(DANE["insecure host"], sts, wishes)))
-            asked = {said(decide(host, STSFound(), wishes)) for host in DANE.values() if host is not unknown}
-            self.assertEqual(wishes.need_dane, len(asked) > 1)
+            by_records = [{said(decide(host, sts, wishes)) for host in known} for sts in MTA_STS.values()]
+            by_policy = [{said(decide(host, sts, wishes)) for sts in MTA_STS.values()} for host in DANE.values()]
+            self.assertEqual(wishes.need_dane, any(len(different) > 1 for different in by_records), wishes)
+            self.assertEqual(wishes.need_mta_sts, any(len(different) > 1 for different in by_policy), wishes)
+
+    def test_a_host_and_a_message_of_which_nothing_is_known_ask_for_nothing(self) -> None:
+        decision = decide(HostFound(name=HOST, domain=DOMAIN), STSFound(), Wishes())
+        self.assertEqual((said(decision), decision.reason), (MEANINGS["o"], "default: nothing asks for more"))
+        self.assertEqual(
+            said(decide(HostFound(name=HOST, domain=DOMAIN), STSFound(), Wishes(requiretls=True))), MEANINGS["F"]
+        )
 
 
 class Words(SynchronousTestCase):
@@ -235,6 +239,12 @@ class Words(SynchronousTestCase):
             self.reason("none", "enforce, not listed"),
             f"MTA-STS: the policy of {DOMAIN} is enforced and does not list the host",
         )
+
+    def test_the_page_explains_why_a_host_is_skipped(self) -> None:
+        for (requiretls, route), host, sts in itertools.product(TABLE, DANE.values(), MTA_STS.values()):
+            decision = decide(host, sts, Wishes(route=route, requiretls=requiretls))
+            if decision.skip:
+                self.assertTrue(explains(decision.reason), decision.reason)
 
     def test_a_policy_that_is_being_tested_is_told_with_what_it_would_have_meant(self) -> None:
         self.assertIn("is being tested and lists the host", self.reason("none", "testing, listed"))

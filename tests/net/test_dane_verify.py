@@ -18,6 +18,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from pymail_tx.core.dane import shown
 from pymail_tx.core.dns import TLSA
 from pymail_tx.core.errors import TLSFailed
 from pymail_tx.core.tlspolicy import PolicySource, TLSDecision, TLSLevel
@@ -27,6 +28,7 @@ from pymail_tx.net.tls import ClientTLS
 from tests.net.certificates import Authority, Certificate, self_signed
 from tests.net.loopback import HOST, LoopbackTestCase, Script
 from tests.net.test_tls import Handshake, Shaking, carry, step
+from tests.project.tls_page import explains
 
 DOMAIN = "example.org"
 TA, EE = 2, 3
@@ -75,7 +77,7 @@ class DANETestCase(SynchronousTestCase):
         self.assertEqual((shaken.error, shaken.server_finished), (None, True))
         assert shaken.facts
         facts = shaken.facts
-        self.assertEqual((facts.verified, facts.problem, facts.proof), (True, "", f"TLSA {proof}"))
+        self.assertEqual((facts.verified, facts.problem, facts.proof), (True, "", f"TLSA {shown([proof])}"))
         self.assertEqual((facts.policy, facts.level, facts.policy_reason), ("DANE", "dane", decision.reason))
 
     def is_bad(self, certificate: Certificate, decision: TLSDecision, problem: str) -> None:
@@ -86,6 +88,7 @@ class DANETestCase(SynchronousTestCase):
             self.assertTrue(shaken.error.unverified)
             self.assertFalse(shaken.server_finished)
             self.assertIn(problem, str(shaken.error))
+            self.assertTrue(explains(str(shaken.error)), str(shaken.error))
             self.assertIn(f"({decision.reason})", str(shaken.error))
 
 
@@ -111,7 +114,7 @@ class EndEntity(DANETestCase):
         wanted, found = self.authority.issue(HOST), self.authority.issue(HOST)
         for selector, matching_type in KINDS:
             record = tlsa(EE, wanted, selector, matching_type)
-            words = f"certificate of {HOST} matches none of TLSA {record}; it is {tlsa(EE, found)}"
+            words = f"certificate of {HOST} matches none of TLSA {shown([record])}; it is {tlsa(EE, found)} (DANE"
             self.is_bad(found, by_records(record), words)
 
     def test_pkix_does_not_help_one_that_does_not_match(self) -> None:
@@ -125,7 +128,8 @@ class EndEntity(DANETestCase):
     def test_a_certificate_sent_along_does_not_match(self) -> None:
         """Only the server's own has a key that the handshake proves."""
         good = self.authority.issue(HOST)
-        self.is_bad(sending(self_signed(HOST), good), by_records(tlsa(EE, good)), "matches none of")
+        bad = self_signed(HOST)
+        self.is_bad(sending(bad, good), by_records(tlsa(EE, good)), f"it is {tlsa(EE, bad)} (DANE")
 
     def test_while_keys_roll_over_old_and_new_are_good(self) -> None:
         old, new = self.authority.issue(HOST), self.authority.issue(HOST)
@@ -176,7 +180,9 @@ class TrustAnchor(DANETestCase):
     def test_one_of_which_a_record_holds_a_digest_must_be_sent(self) -> None:
         for selector, matching_type in itertools.product((WHOLE, KEY), (1, 2)):
             record = tlsa(TA, self.root, selector, matching_type)
-            self.is_bad(sending(self.leaf, self.middle.root), by_records(record), f"matches none of TLSA {record}")
+            leaf, middle = tlsa(EE, self.leaf), tlsa(TA, self.middle.root)
+            words = f"matches none of TLSA {record}; it is {leaf}, sent with {middle} (DANE"
+            self.is_bad(sending(self.leaf, self.middle.root), by_records(record), words)
 
     def test_without_the_certificates_between_there_is_no_chain(self) -> None:
         record = tlsa(TA, self.root)

@@ -37,6 +37,7 @@ from pymail_tx.net.tls import MAX_PEER_NAMES, ClientCertificate, ClientTLS, chan
 from tests.net.certificates import Authority, Certificate, self_signed, signed_with
 from tests.net.loopback import HOST, LoopbackTestCase, Script
 from tests.project import ROOT
+from tests.project.tls_page import explains
 
 OCTETS_AT_A_TIME = 65_536
 
@@ -130,6 +131,7 @@ class TLSTestCase(SynchronousTestCase):
         must = self.shake(certificate, host)
         assert must.error, "verified"
         self.assertTrue(must.error.unverified)
+        self.assertTrue(explains(str(must.error)), str(must.error))
         self.assertIn(problem, str(must.error))
         self.assertFalse(must.server_finished)
         need_not = self.shake(certificate, host, must_verify=False)
