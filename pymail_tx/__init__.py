@@ -8,8 +8,8 @@ A delivery, from start to end:
      which says 250 when L{pymail_tx.spool} has committed it.
   2. L{pymail_tx.relay.scheduler} claims what is due; the claim has stored the
      attempt and the time of the next one before anything is tried.
-  3. L{pymail_tx.net.agent} finds it a connection, as L{pymail_tx.core.pool}
-     decides: one that it keeps, or a new one, which L{pymail_tx.net.connector}
+  3. L{pymail_tx.net.agent} hands it to L{pymail_tx.net.server}, which finds it a
+     connection, as L{pymail_tx.core.pool} decides: one that it keeps, or a new one, which L{pymail_tx.net.connector}
      opens, secures and authenticates as the route says.
   4. L{pymail_tx.net.pipeline} says it, perhaps behind the message before, over
      L{pymail_tx.net.protocol}, the state table at work.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from attrs import frozen
 
@@ -135,16 +135,20 @@ _PATH_COMMANDS = {Verb.MAIL: b"MAIL FROM", Verb.RCPT: b"RCPT TO"}
 _PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?\Z")
 
 
-def path_command(verb: Verb, path: bytes, parameters: Iterable[str]) -> bytes:
+def path_command(verb: Verb, path: bytes, parameters: Collection[str]) -> bytes:
     """
     MAIL or RCPT with its path and ESMTP parameters (RFC 5321 §4.1.2).
 
     @param path: the mailbox in octets, empty for the null reverse-path.
     @raise BadArgument: a parameter is none.
     """
-    words = b""
     for parameter in parameters:
         if not _PARAMETER.match(parameter):
             raise BadArgument("parameters", f"{parameter!r} is no ESMTP parameter")
-        words += b" " + parameter.encode("ascii")
-    return b"%b:<%b>%b" % (_PATH_COMMANDS[verb], path, words)
+    return path_line(verb, path, parameters)[:-2]
+
+
+def path_line(verb: Verb, path: bytes, parameters: Collection[str]) -> bytes:
+    """The same with its CRLF, of parameters that are known to be some."""
+    words = " ".join(("", *parameters)).encode("ascii") if parameters else b""
+    return b"%b:<%b>%b\r\n" % (_PATH_COMMANDS[verb], path, words)

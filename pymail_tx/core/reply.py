@@ -48,23 +48,21 @@ class Reply:
         status code included. What is not UTF-8 stands there as C{\\xNN}.
     @ivar severity: the code's first digit: 2 done, 3 go on, 4 not now, 5 never
         (RFC 5321 §4.2.1).
+    @ivar enhanced: the enhanced status code of the first line (RFC 2034), or
+        C{None}. One of another class than the reply code contradicts it and is
+        ignored.
     """
 
     code: int
     lines: tuple[str, ...]
     severity: int = field(init=False, repr=False, eq=False)
+    enhanced: str | None = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "severity", self.code // 100)
-
-    @property
-    def enhanced(self) -> str | None:
-        """
-        The enhanced status code of the first line (RFC 2034), or C{None}. One
-        of another class than the reply code contradicts it and is ignored.
-        """
         found = _ENHANCED.match(self.lines[0])
-        return found[1] if found and found[1][0] == str(self.severity) else None
+        agrees = found is not None and found[1][0] == str(self.severity)
+        object.__setattr__(self, "enhanced", found[1] if found and agrees else None)
 
     @property
     def text(self) -> str:
@@ -99,7 +97,7 @@ class ReplyReader:
         @raise ProtocolViolation: the line is no reply line, its code differs
             from that of the lines before it, or a limit is passed.
         """
-        if not self._lines and (whole := _known(line)):
+        if not self._lines and (whole := whole_reply(line)):
             return whole
         found = _LINE.match(line)
         if not found:
@@ -129,8 +127,8 @@ class ReplyReader:
 
 
 @lru_cache(maxsize=512)
-def _known(line: bytes) -> Reply | None:
-    """The reply that the line is all by itself. Servers say much the same again and again."""
+def whole_reply(line: bytes) -> Reply | None:
+    """The reply that a line is all by itself; C{None} if it is none. Servers say much the same again and again."""
     found = _LINE.match(line)
     if not found or found[2] == b"-" or len(line) + 2 > MAX_REPLY_LINE_OCTETS:
         return None

@@ -15,11 +15,12 @@ The page docs/reference/session-states.md is drawn from this table.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from functools import cache
 
-from pymail_tx.core.command import ANSWERS, Answer, Verb, answer_to
+from pymail_tx.core.command import ANSWERS, COMMANDS, Answer, Verb, answer_to
 from pymail_tx.core.errors import ProtocolViolation
-from pymail_tx.core.reply import Reply
+from pymail_tx.core.reply import Reply, whole_reply
 
 
 class State(enum.Enum):
@@ -176,3 +177,34 @@ def hoped_after(state: State, verb: Verb) -> State | None:
     row = TRANSITIONS[state]
     hoped = row.get((verb, _YES)) or row.get((verb, _MORE))
     return None if hoped is State.NOTHING_TO_SEND else hoped
+
+
+@cache
+def hoped_after_all(state: State, verbs: tuple[Verb, ...]) -> State | None:
+    """L{hoped_after} for one verb behind the other."""
+    hoped: State | None = state
+    for verb in verbs:
+        hoped = hoped and hoped_after(hoped, verb)
+    return hoped
+
+
+_HOPED_SEVERITY = {verb: 2 if _YES in row.hopes_for else 3 for verb, row in COMMANDS.items()}
+
+
+def hoped_replies(verbs: tuple[Verb, ...], lines: Sequence[bytes]) -> list[Reply] | None:
+    """
+    The replies, if every verb has one of a single line that is the yes hoped
+    for, so that all of them lead where L{hoped_after_all} says.
+
+    @param lines: what came, without CRLF; as many as verbs are looked at.
+    @return: C{None} for anything else: then look at one line after the other.
+    """
+    if len(lines) < len(verbs):
+        return None
+    replies = []
+    for verb, line in zip(verbs, lines, strict=False):
+        reply = whole_reply(line)
+        if reply is None or reply.severity != _HOPED_SEVERITY[verb]:
+            return None
+        replies.append(reply)
+    return replies

@@ -1,16 +1,10 @@
 """
 The agent: from a message and a server to a L{Report}.
 
-It keeps connections to one server (L{pymail_tx.net.connector} opens them) and
-has each send messages in a row (L{pymail_tx.net.pipeline}). Which connection
-takes which message is L{pymail_tx.core.pool}'s to decide. Whatever a server, DNS
-or the network can do becomes an Outcome, here at the latest; above, outcomes
-are values.
-
-One message's way::
-
-    send -> pool -> an idle connection, or one being opened
-         -> its pipeline, first or behind another message -> report
+L{SMTPAgent} is the face of it: it takes a message in any of its forms, hands it
+to a L{Server <pymail_tx.net.server.Server>}, which keeps connections to one, and
+counts. Whatever a server, DNS or the network can do becomes an Outcome, here at
+the latest; above, outcomes are values.
 """
 
 from __future__ import annotations
@@ -22,30 +16,25 @@ from email.message import EmailMessage
 from typing import BinaryIO
 
 from attrs import evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from pymail_tx.core.command import Verb, hello_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import BadArgument, OutOfOrder, SessionError
+from pymail_tx.core.errors import BadArgument, OutOfOrder
 from pymail_tx.core.mechanisms import External, Identity
 from pymail_tx.core.message import has_utf8_addresses, message_octets
 from pymail_tx.core.outcome import Report, Status
-from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits, Pool
+from pymail_tx.core.pool import IDLE_TIMEOUT_S, MAX_CONNECTIONS, MAX_MESSAGES_PER_CONNECTION, Limits
 from pymail_tx.core.routes import Target
-from pymail_tx.net.connector import Connector, has_unread, leave
+from pymail_tx.net.connector import Connector
 from pymail_tx.net.file_content import look_through
 from pymail_tx.net.login import Login, TokenSource
-from pymail_tx.net.pipeline import Pipeline
-from pymail_tx.net.protocol import SMTPClient
+from pymail_tx.net.server import Server
 from pymail_tx.net.tls import ClientCertificate
 from pymail_tx.net.transaction import Sending
 from pymail_tx.net.transcript import Transcript
-
-_log = Logger()
 
 
 @frozen(kw_only=True)
@@ -128,7 +117,7 @@ class SMTPAgent:
         if minimum_mechanism is not None and given is None:
             raise BadArgument("minimum_mechanism", "there are no credentials to use it with")
         login = Login(reactor, given, nonce=nonce, minimum=minimum_mechanism) if given else None
-        self._connector = Connector(
+        connector = Connector(
             reactor, target, hostname=hostname, trust_root=trust_root, login=login, certificate=client_certificate,
             source_address=source_address, transcript=transcript,
         )  # fmt: skip
@@ -138,16 +127,11 @@ class SMTPAgent:
             idle_timeout_s=idle_timeout_s,
             rate=rate,
         )
-        self._pool: Pool[_Connection, Sending] = Pool(limits)
+        self._server = Server(reactor, connector, hostname=hostname, limits=limits, changed=self._maybe_closed)
         self._unfinished: dict[Sending, Deferred[Report]] = {}
         self._looking: set[Deferred[Content]] = set()
-        self._clients: set[SMTPClient] = set()
-        self._openings: list[Deferred[None]] = []
-        self._ehlo = hello_command(Verb.LHLO if self._connector.lmtp else Verb.EHLO, hostname) + b"\r\n"
-        self._chunking = True
-        self._look_again: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
-        self._counts: Counter[Status | str] = Counter()
+        self._counts: Counter[Status] = Counter()
 
     def send(
         self,
@@ -203,8 +187,7 @@ class SMTPAgent:
         sent: Deferred[Report] = Deferred(self._cancel)
         sending = Sending(envelope, content, self._done, progress)
         self._unfinished[sending] = sent
-        if self._pool.submit(sending):
-            self._act()
+        self._server.submit(sending)
         return sent
 
     def _done(self, sending: Sending, report: Report) -> None:
@@ -224,162 +207,35 @@ class SMTPAgent:
         """
         if self._closed is None:
             self._closed = Deferred()
-            self._pool.limits = evolve(self._pool.limits, idle_timeout_s=0)
-            self._act()
+            self._server.keep_no_more()
         waiter: Deferred[None] = Deferred()
         self._closed.chainDeferred(waiter)
         return waiter
 
     def statistics(self) -> Statistics:
         """What it does, and has done."""
-        pool, counts = self._pool, self._counts
+        load, counts = self._server.load(), self._counts
         return Statistics(
-            waiting=pool.waiting,
-            opening=pool.opening,
-            idle=pool.idle,
-            busy=pool.busy,
-            opened=counts["opened"],
+            waiting=load.waiting,
+            opening=load.opening,
+            idle=load.idle,
+            busy=load.busy,
+            opened=load.opened,
             delivered=counts[Status.DELIVERED],
             deferred=counts[Status.DEFERRED],
             failed=counts[Status.FAILED],
         )
 
-    # What the pool decides is done here
-
-    def _act(self) -> None:
-        decisions = self._pool.decide(self._reactor.seconds())
-        for connection in decisions.close:
-            leave(connection.client)
-        for _ in range(decisions.open):
-            self._open()
-        self._look_again_in(decisions.look_again_s)
-        stale = [pair for pair in decisions.use if pair[0].is_stale()]
-        for _, sending in reversed(stale):
-            self._pool.resubmit(sending)
-        for connection, _ in stale:
-            connection.client.abort("something came on an idle connection")
-        for connection, sending in decisions.use:
-            if (connection, sending) not in stale:
-                connection.start(sending)
-        self._maybe_closed()
-
-    def _look_again_in(self, seconds: float | None) -> None:
-        if self._look_again and self._look_again.active():
-            self._look_again.cancel()
-        self._look_again = None if seconds is None else self._reactor.callLater(seconds, self._act)
-
-    def _open(self) -> None:
-        first = self._pool.first
-        helo = first is None or not (first.envelope.needs_smtputf8 or first.envelope.requiretls)
-        opening = Deferred.fromCoroutine(self._connector.open(self._connected, helo=helo))
-        wanted = opening.addCallbacks(self._opened, self._not_opened)
-        self._openings.append(wanted)
-        wanted.addBoth(lambda _: self._openings.remove(wanted) if wanted in self._openings else None)
-
-    def _connected(self, client: SMTPClient) -> None:
-        self._clients.add(client)
-        client.when_gone().addCallback(lambda _: self._gone(client))
-
-    def _opened(self, client: SMTPClient) -> None:
-        self._counts["opened"] += 1
-        connection = _Connection(self, client)
-        self._pool.opened(connection, self._reactor.seconds())
-        client.when_gone().addCallback(lambda _: self._forget(connection))
-        self._act()
-
-    def _forget(self, connection: _Connection) -> None:
-        self._pool.gone(connection)
-        self._act()
-
-    def _not_opened(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            self._pool.abandoned()
-        else:
-            self._unserved(failure.value if isinstance(failure.value, SessionError) else _bug(failure))
-        self._act()
-
-    def _unserved(self, error: SessionError) -> None:
-        for sending in self._pool.not_opened():
-            sending.verdicts.peer = error.peer or self._connector.peer
-            sending.lost(error)
-
     def _cancel(self, sent: Deferred[Report]) -> None:
         sending = next(one for one, waiting in self._unfinished.items() if waiting is sent)
         sending.done = lambda _, report: None
-        if not self._pool.withdraw(sending):
-            for connection in self._pool.connections:
-                connection.pipeline.cancel(sending)
-        for opening in self._openings[len(self._openings) - self._pool.surplus :]:
-            opening.cancel()
+        self._server.cancel(sending)
         del self._unfinished[sending]
         self._maybe_closed()
 
-    def _gone(self, client: SMTPClient) -> None:
-        self._clients.discard(client)
-        self._maybe_closed()
-
     def _maybe_closed(self) -> None:
-        under_way = self._unfinished or self._looking
-        closing = self._closed and not self._closed.called and not under_way
-        if not closing:
+        closed = self._closed
+        if closed is None or closed.called or self._unfinished or self._looking:
             return
-        for opening in list(self._openings):
-            opening.cancel()
-        if self._closed and not self._clients and not self._closed.called:
-            self._look_again_in(None)
-            self._closed.callback(None)
-
-
-def _bug(failure: Failure) -> SessionError:
-    _log.failure("opening a session failed in a way that nobody thought of", failure)
-    return SessionError("an error of ours, see the log")
-
-
-class _Connection:
-    """One connection of the agent, and where its pipeline gets messages from."""
-
-    def __init__(self, agent: SMTPAgent, client: SMTPClient) -> None:
-        self.client = client
-        self.pipeline = Pipeline(client, owner=self, ehlo=agent._ehlo, chunking=agent._chunking)
-        self._agent = agent
-        self._is_fresh = True
-
-    def is_stale(self) -> bool:
-        """
-        Whether the server has said or done something since the last message. A
-        fresh connection never is: a server that spoils each at once would be
-        connected to for ever.
-        """
-        return not self._is_fresh and has_unread(self.client)
-
-    def start(self, sending: Sending) -> None:
-        """Send a message. None may be under way."""
-        self._is_fresh = False
-        self.pipeline.start(sending)
-
-    def take(self) -> Sending | None:
-        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        return self._agent._pool.take(self, self._agent._reactor.seconds())
-
-    def has_more(self) -> bool:
-        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        return self._agent._pool.waiting > 0
-
-    def give_back(self, sending: Sending) -> None:
-        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        self._agent._pool.resubmit(sending)
-
-    def at_rest(self, *, reusable: bool) -> None:
-        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        self._agent._pool.free(self, self._agent._reactor.seconds(), reusable=reusable)
-        self._agent._act()
-
-    def ended(self) -> None:
-        """See L{Owner <pymail_tx.net.pipeline.Owner>}."""
-        if self.pipeline.out_of_step:
-            self._agent._ehlo = b""  # this host gets no more messages in a row
-        if self.client.assumed is not None:
-            self._agent._connector.forget()
-        if self.pipeline.knows_no_bdat:
-            self._agent._chunking = False
-        self._agent._forget(self)
+        if self._server.end() and not closed.called:  # which may have come about in the middle of it
+            closed.callback(None)

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,9 +51,17 @@ from pymail_tx.core.extensions import Extensions
 from pymail_tx.core.outcome import TLSFacts
 from pymail_tx.core.reply import MAX_REPLY_LINE_OCTETS, Reply, ReplyReader
 from pymail_tx.core.secret import Secret
-from pymail_tx.core.state import State, after, after_reply, after_severity, hoped_after
+from pymail_tx.core.state import (
+    State,
+    after,
+    after_reply,
+    after_severity,
+    hoped_after,
+    hoped_after_all,
+    hoped_replies,
+)
 from pymail_tx.net.deadline import Deadline
-from pymail_tx.net.exchange import Answered, Exchange, Group
+from pymail_tx.net.exchange import Answered, Exchange, Group, Said, Volley
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -122,8 +131,8 @@ class Dialogue(LineReceiver):
         self._greeting = Exchange(Verb.GREETING)
         self._handshake: Exchange | None = None
         self._end_of_data: Exchange | None = None
-        self._waiting: deque[Exchange] = deque()
-        self._answered: list[tuple[Exchange, Reply]] = []  # both are short, and an empty deque takes 600 octets
+        self._waiting: deque[Said] = deque()
+        self._answered: list[Callable[[], object]] = []  # both are short, and an empty deque takes 600 octets
         self._unsent: list[Exchange] = []
         self._hoped: State | None = None
         self._pipelining = False
@@ -160,6 +169,24 @@ class Dialogue(LineReceiver):
             self._unsent.extend(exchanges)
         if self._group.octets is None:
             self._write()
+
+    def say_all(self, volley: Volley) -> None:
+        """
+        Send a volley, or, where its commands cannot all go out now, an exchange
+        for each.
+
+        @raise OutOfOrder: as L{say} does.
+        """
+        one_by_one = self.ended_by or self._transcript or self._secrets or self._unsent
+        hoped = None if one_by_one else hoped_after_all(self.hopes(), volley.verbs)
+        if hoped is None or not (self._pipelining and self._may_write()):
+            self.say(*volley.exchanges())
+            return
+        self._hoped = hoped
+        self._waiting.append(volley)
+        self._transmit(volley.line)
+        if not self._deadline.running:
+            self._wait_for(volley.verb)
 
     def assume(self, offers: Extensions, hello: Exchange) -> None:
         """
@@ -285,7 +312,8 @@ class Dialogue(LineReceiver):
 
     def _may_write(self) -> bool:
         if self._waiting:
-            verb = self._waiting[-1].verb
+            last = self._waiting[-1]
+            verb = last.verbs[-1] if isinstance(last, Volley) else last.verb
             return self._pipelining and (verb in PIPELINED or (self.assumed is not None and verb in _OPENING))
         return self.state not in (State.HANDSHAKE, State.GREETING, State.SECURING)
 
@@ -300,6 +328,7 @@ class Dialogue(LineReceiver):
         """The last so many commands are being sent. Behind BDAT's line stands content."""
         assert self._transcript
         for exchange in islice(self._waiting, len(self._waiting) - count, None):
+            assert isinstance(exchange, Exchange), "with a transcript there are no volleys"
             line, _, content = exchange.line.partition(b"\r\n")
             self._transcript.said(exchange.verb, line)
             self._transcript.content(len(content))
@@ -319,9 +348,11 @@ class Dialogue(LineReceiver):
             yield Verb.GREETING
         if self.state is State.SECURING:
             yield Verb.HANDSHAKE
-        for exchange in (*self._waiting, *self._unsent):
-            if exchange.verb is not Verb.GREETING:
-                yield exchange.verb
+        for said in (*self._waiting, *self._unsent):
+            if isinstance(said, Volley):
+                yield from said.verbs
+            elif said.verb is not Verb.GREETING:
+                yield said.verb
 
     # Replies on their way in
 
@@ -349,12 +380,33 @@ class Dialogue(LineReceiver):
         if self.state is State.CLOSED:
             return
         *lines, self._held = (self._held + data).split(b"\r\n")
-        for line in lines:
-            self.lineReceived(line)
+        place = 0
+        while place < len(lines):
+            if self._waiting and isinstance(self._waiting[0], Volley):
+                place += self._volley_answered(self._waiting[0], lines[place:])
+            else:
+                self.lineReceived(lines[place])
+                place += 1
         if self._held or self.state is State.SECURING or (self._reader.inside and not self._waiting):
             self._look_at_rest()
         if self._answered:
             self._tell()
+
+    def _volley_answered(self, volley: Volley, lines: list[bytes]) -> int:
+        """
+        @return: how many lines answer it, if they do as hoped; else none does, and
+            its exchanges stand in its place.
+        """
+        replies, state = hoped_replies(volley.verbs, lines), hoped_after_all(self.state, volley.verbs)
+        self._waiting.popleft()
+        if replies is None or state is None:
+            self._waiting.extendleft(reversed(volley.exchanges()))
+            return 0
+        self.state = state
+        if state is State.CONTENT:
+            self._end_of_data = Exchange(Verb.END_OF_DATA)
+        self._answered.append(partial(volley.accepted, replies))
+        return len(replies)
 
     def _look_at_rest(self) -> None:
         if self.state is State.SECURING:
@@ -401,6 +453,7 @@ class Dialogue(LineReceiver):
             self._unasked(reply)
             return
         exchange = self._waiting[0]
+        assert isinstance(exchange, Exchange), "a volley whose replies come one by one has become exchanges"
         if self._transcript:
             self._transcript.heard(exchange.verb, reply)
         verb, before = exchange.verb, self.state
@@ -411,7 +464,7 @@ class Dialogue(LineReceiver):
         if verb in _LEARNING:
             _LEARNING[verb](self, reply)
         if self.state is not State.SECURING:
-            self._answered.append((exchange, reply))
+            self._answered.append(partial(exchange.answer, reply))
         else:
             self._handshake, self._hoped = exchange, None
         if reply.code == 421:
@@ -423,7 +476,7 @@ class Dialogue(LineReceiver):
         if reply.severity in (4, 5) and self.state is State.CONTENT and self._end_of_data:
             # Refused while the content still flows: the dot must never be sent.
             self.content_refusal = reply
-            self._answered.append((self._end_of_data, reply))
+            self._answered.append(partial(self._end_of_data.answer, reply))
             self._end(SessionLost(f"the server refused the content: {reply}", reply))
         elif reply.code == 421:
             self._end(SessionLost(f"the server closed the session: {reply}", reply))
@@ -435,10 +488,7 @@ class Dialogue(LineReceiver):
         if self.state not in (State.CLOSED, State.SECURING, State.HANDSHAKE):
             self._wait_for_next()
         while self._answered:
-            exchange, reply = self._answered.pop(0)
-            answered, exchange.answered = exchange.answered, None
-            if answered:
-                answered(reply)
+            self._answered.pop(0)()
         if self._unsent:
             self._write()
 
@@ -548,7 +598,8 @@ class Dialogue(LineReceiver):
         if not self._connection_lost:
             self.transport.abortConnection()
         self._deadline.drop()
-        broken = [self._handshake, self._greeting, *self._waiting, self._end_of_data, *self._unsent]
+        waiting = [one for said in self._waiting for one in said.exchanges()]
+        broken = [self._handshake, self._greeting, *waiting, self._end_of_data, *self._unsent]
         self._waiting.clear()
         self._unsent.clear()
         self._tell()  # replies that came before the end are replies

@@ -5,7 +5,7 @@ answer, and the write in which several go out together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -31,11 +31,42 @@ class Exchange:
     line: bytes = field(default=b"", repr=False)
     answered: Answered | None = None
 
+    def exchanges(self) -> list[Exchange]:
+        """See L{Volley}: there it is more than one."""
+        return [self]
+
     def answer(self, answer: Answer) -> None:
         """Tell it, once."""
         answered, self.answered = self.answered, None
         if answered:
             answered(answer)
+
+
+@define(eq=False)
+class Volley:
+    """
+    Commands that go out together, and that a server nearly always accepts all:
+    while it does, they cost little more than one. In any other case the same is
+    said with an exchange for each.
+
+    @ivar verbs: of the commands, in their order.
+    @ivar line: all of their lines, and whatever stands behind them.
+    @ivar accepted: hears the replies if all are the ones hoped for.
+    @ivar exchanges: makes the exchange for each.
+    """
+
+    verbs: tuple[Verb, ...]
+    line: bytes = field(repr=False)
+    accepted: Callable[[Sequence[Reply]], object]
+    exchanges: Callable[[], list[Exchange]]
+
+    @property
+    def verb(self) -> Verb:
+        """The first."""
+        return self.verbs[0]
+
+
+Said = Exchange | Volley
 
 
 class Group:

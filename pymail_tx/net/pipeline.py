@@ -38,8 +38,8 @@ One message's way::
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IConsumer
@@ -50,7 +50,7 @@ from pymail_tx.core.limits import ServerLimits, domains_of, transaction_of
 from pymail_tx.core.plan import plan
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.state import State
-from pymail_tx.net.exchange import Answer, Exchange
+from pymail_tx.net.exchange import Answer, Exchange, Volley
 from pymail_tx.net.flow import Flow
 from pymail_tx.net.transaction import Sending, Transaction
 
@@ -220,22 +220,38 @@ class Pipeline:
         self._client.abort("a message needs what the server did not offer before")
 
     def _say_transaction(self, transaction: Transaction) -> None:
-        client, exchanges = self._client, transaction.envelope()
-        if self._row or client.hopes() is not State.READY:
-            exchanges.insert(0, self._reset())
+        client = self._client
+        reset = bool(self._row) or client.hopes() is not State.READY
         self._row.append(transaction)
         if not transaction.by_chunk:
-            exchanges.append(Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction)))
+            client.say_all(self._data_volley(transaction, reset=reset))
         elif client.assumed is not None or not transaction.planned.content.is_short:
+            exchanges = self._envelope(transaction, reset=reset)
             exchanges[-1].answered = partial(self._last_recipient_answered, transaction)
+            client.say(*exchanges)
         else:
-            exchanges += self._chunks(transaction)
-        if not transaction.content_sent:
-            client.say(*exchanges)
-            return
-        with client.group():
-            client.say(*exchanges)
-            self._follow()
+            with client.group():
+                client.say_all(self._chunk_volley(transaction, reset=reset))
+                self._follow()
+
+    def _data_volley(self, transaction: Transaction, *, reset: bool) -> Volley:
+        return Volley(
+            _verbs(len(transaction.places), reset, Verb.DATA),
+            b"".join((b"RSET\r\n" if reset else b"", transaction.lines(), b"DATA\r\n")),
+            partial(self._envelope_accepted, transaction, reset),
+            partial(self._envelope_and_data, transaction, reset=reset),
+        )
+
+    def _envelope_accepted(self, transaction: Transaction, reset: bool, replies: Sequence[Reply]) -> None:
+        transaction.envelope_accepted(replies[reset], replies[reset + 1 : -1])
+        self._go_ahead(transaction)
+
+    def _envelope_and_data(self, transaction: Transaction, *, reset: bool) -> list[Exchange]:
+        data = Exchange(Verb.DATA, b"DATA\r\n", partial(self._data_answered, transaction))
+        return [*self._envelope(transaction, reset=reset), data]
+
+    def _envelope(self, transaction: Transaction, *, reset: bool) -> list[Exchange]:
+        return [self._reset(), *transaction.envelope()] if reset else transaction.envelope()
 
     def _reset(self) -> Exchange:
         return Exchange(Verb.RSET, b"RSET\r\n", self._reset_answered)
@@ -312,6 +328,20 @@ class Pipeline:
             self._transaction_over(transaction, answer)
 
     # The content, by BDAT
+
+    def _chunk_volley(self, transaction: Transaction, *, reset: bool) -> Volley:
+        chunks = self._chunks(transaction)
+        verbs = [chunk.verb for chunk in chunks]
+        return Volley(
+            _verbs(len(transaction.places), reset, *verbs),
+            b"".join((b"RSET\r\n" if reset else b"", transaction.lines(), *[chunk.line for chunk in chunks])),
+            partial(self._all_accepted, transaction, reset, len(chunks)),
+            lambda: [*self._envelope(transaction, reset=reset), *chunks],
+        )
+
+    def _all_accepted(self, transaction: Transaction, reset: bool, chunks: int, replies: Sequence[Reply]) -> None:
+        transaction.envelope_accepted(replies[reset], replies[reset + 1 : -chunks])
+        self._chunk_answered(transaction, replies[-1])
 
     def _chunks(self, transaction: Transaction) -> list[Exchange]:
         """
@@ -500,6 +530,12 @@ class Pipeline:
         untouched = not transaction.is_answered or (is_good_bye and transaction.is_answered_by(error.reply))
         another_may_do = self._begun > 1 or self._client.assumed is not None
         return another_may_do and not transaction.content_sent and untouched
+
+
+@lru_cache(maxsize=256)
+def _verbs(recipients: int, reset: bool, *content: Verb) -> tuple[Verb, ...]:
+    """Of a volley that names so many recipients."""
+    return (*[Verb.RSET] * reset, Verb.MAIL, *[Verb.RCPT] * recipients, *content)
 
 
 def _unreadable(problem: str) -> ContentUnreadable:

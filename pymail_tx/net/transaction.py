@@ -9,12 +9,12 @@ ends is forgotten (L{pymail_tx.net.pipeline}).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field
 from twisted.logger import Logger
 
-from pymail_tx.core.command import Verb, path_command
+from pymail_tx.core.command import Verb, path_line
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import SessionError
@@ -112,15 +112,19 @@ class Transaction:
         mail = Exchange(Verb.MAIL, self._mail_line(), self._mail.append)
         return [mail, *[Exchange(Verb.RCPT, self._rcpt_line(place), self._recipients.append) for place in self.places]]
 
+    def lines(self) -> bytes:
+        """The same as octets."""
+        return b"".join((self._mail_line(), *map(self._rcpt_line, self.places)))
+
     def _mail_line(self) -> bytes:
         reverse_path = self.sending.envelope.reverse_path
         path = reverse_path.path(utf8=self._utf8) if reverse_path else b""
-        return path_command(Verb.MAIL, path, self.planned.mail_parameters) + b"\r\n"
+        return path_line(Verb.MAIL, path, self.planned.mail_parameters)
 
     def _rcpt_line(self, place: int) -> bytes:
         mailbox = self.sending.envelope.recipients[place].mailbox
         parameters = self.planned.rcpt_parameters.get(place, ())
-        return path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters) + b"\r\n"
+        return path_line(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters)
 
     @property
     def _utf8(self) -> bool:
@@ -131,6 +135,11 @@ class Transaction:
     def recipient_answered(self, answer: Answer) -> None:
         """To RCPT; for who wants to hear of it as well."""
         self._recipients.append(answer)
+
+    def envelope_accepted(self, mail: Reply, recipients: Iterable[Reply]) -> None:
+        """What L{envelope} would have noted down."""
+        self._mail.append(mail)
+        self._recipients.extend(recipients)
 
     def deliveries(self) -> list[Exchange]:
         """LMTP's replies to the end of data, one for each accepted recipient, but the last (RFC 2033 §4.2)."""

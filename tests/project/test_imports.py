@@ -21,6 +21,7 @@ LAYERS = (
     ("net.tls",),
     ("net", "net.protocol", "net.dns"),
     ("net.pool",),
+    ("net.server",),
     ("net.agent", "spool", "spool.sqlite", "spool.postgres", "client"),
     ("relay",),
     ("relay.service",),
