@@ -157,8 +157,8 @@ async def unknown(options: argparse.Namespace) -> list[Row]:
             cold.append(await _rate(zones, options.domains))
             warm.append(await _rate(zones, options.domains))
     return [
-        _rate_row(f"{options.domains:,} domains that the server does not know either", cold, None),
-        _rate_row(f"{options.domains:,} domains that the server knows", warm, Mark(500, at_least=True, of_ratio=False)),
+        _rate_row(f"{options.domains:,} domains that the server does not know either", cold),
+        _rate_row(f"{options.domains:,} domains that the server knows", warm),
     ]
 
 
@@ -173,13 +173,13 @@ async def _rate(zones: Zones, domains: int) -> Rate:
     return Rate(domains / elapsed_s, used_s / domains * 1e6)
 
 
-def _rate_row(what: str, rates: Sequence[Rate], mark: Mark | None) -> Row:
+def _rate_row(what: str, rates: Sequence[Rate]) -> Row:
     cpu_us = statistics.median(rate.cpu_us for rate in rates)
     return Row(
         what=what,
         unit="domains/s",
         ours=statistics.median(rate.domains_s for rate in rates),
-        mark=mark,
+        mark=Mark(500, at_least=True, of_ratio=False),
         remark=f"CPU {cpu_us:.0f} us a domain, of {QUESTIONS} questions",
     )
 

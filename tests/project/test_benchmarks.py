@@ -86,7 +86,7 @@ class DNS(SynchronousTestCase):
         run = subprocess.run(words, cwd=ROOT, check=False, timeout=100, capture_output=True, text=True)
         self.assertIn(run.returncode, (0, 1))
         self.assertEqual(run.stderr, "")
-        self.assertRegex(run.stdout, r"20 domains that the server does not know either +domains/s +[\d,.]+ ")
+        self.assertRegex(run.stdout, r"20 domains that the server does not know either +domains/s +[\d,.]+ +500 ")
         self.assertRegex(run.stdout, r"20 domains that the server knows +domains/s +[\d,.]+ +500 ")
         self.assertRegex(run.stdout, r"a known answer, by Resolver.cached +us +[\d.]+ ")
 
