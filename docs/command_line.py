@@ -9,6 +9,7 @@ The tests say when that has to be done again.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -34,8 +35,14 @@ _WIDTH = 80
 
 def page() -> str:
     """The whole page."""
-    commands = {"pymail-tx": program, **{f"pymail-tx {name}": command for name, command in program.commands.items()}}
-    return "\n".join([_HEAD, *(_section(name, command) for name, command in commands.items())])
+    return "\n".join([_HEAD, *_sections("pymail-tx", program)])
+
+
+def _sections(name: str, command: click.Command) -> Iterator[str]:
+    yield _section(name, command)
+    if isinstance(command, click.Group):
+        for each, below in command.commands.items():
+            yield from _sections(f"{name} {each}", below)
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -13,3 +13,7 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See C{click.Command}."""
         formatter.write(f"\n{(self.epilog or '').rstrip()}\n")
+
+
+class Group(Command, click.Group):
+    """A command with commands of its own."""

@@ -8,14 +8,16 @@ import importlib.metadata
 
 import click
 
-from pymail_tx.cli.help import Command
+from pymail_tx.cli.config import config
+from pymail_tx.cli.help import Group
 from pymail_tx.cli.mistake import in_one_line
 from pymail_tx.cli.send import send
 from pymail_tx.cli.sink import sink
+from pymail_tx.cli.user import user
 
 
-class Program(Command, click.Group):
-    """A group of commands that says in one line what is wrong with a command line."""
+class Program(Group):
+    """All commands. It says in one line what is wrong with a command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See C{click.Group}."""
@@ -42,8 +44,10 @@ Examples:
 @click.group(cls=Program, no_args_is_help=False, epilog=EXAMPLES)
 @click.version_option(importlib.metadata.version("pymail-tx"), message="pymail-tx %(version)s")
 def program() -> None:
-    """Send mail, and see what becomes of it."""
+    """Send mail, see what becomes of it, and look after the relay."""
 
 
 program.add_command(send)
 program.add_command(sink)
+program.add_command(config)
+program.add_command(user)

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from attrs import frozen
 
+from pymail_tx.core.duration import UNITS
 from pymail_tx.core.errors import BadArgument
 
 MAX_ATTEMPTS = 1_000
@@ -23,7 +24,6 @@ MAX_ATTEMPTS = 1_000
 MAX_DELAY_S = 30 * 86_400
 """Of one step. Nobody still waits for an answer to a message that rests longer."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _STEP = re.compile(r"([0-9]{1,9})\*([0-9]{1,9})([smhd])\Z")
 
 
@@ -42,7 +42,7 @@ class Step:
     @property
     def delay_s(self) -> int:
         """One delay of the step."""
-        return self.amount * _UNITS[self.unit]
+        return self.amount * UNITS[self.unit]
 
     def __str__(self) -> str:
         return f"{self.times}*{self.amount}{self.unit}"

@@ -66,6 +66,7 @@ from pymail_tx.net.exchange import Answered, Exchange, Group, Said, Volley
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
+    from pymail_tx.net.at_once import TurnEnd
     from pymail_tx.net.tls import ClientTLS
     from pymail_tx.net.transcript import SessionTranscript
 
@@ -138,6 +139,13 @@ class Dialogue(LineReceiver):
         self._pipelining = False
         self._group = Group(self._write, lambda octets: self._at_once(octets))
         self._connection_lost = False
+        self._turn_end: TurnEnd | None = None
+
+    def write_with_others(self, turn_end: TurnEnd) -> None:
+        """Put what is said off until then, if the transport allows it."""
+        from pymail_tx.net.at_once import writer  # the blocking Session can do without Twisted's TCP
+
+        self._turn_end, self._at_once = turn_end, writer(self.transport, turn_end)
 
     # Exchanges on their way out
 
@@ -223,13 +231,13 @@ class Dialogue(LineReceiver):
         """
         if self.state is not State.CONTENT:
             raise OutOfOrder(f"content cannot be sent while {self.state.value}")
-        self._note_content(octets)
-        self.transport.write(octets)
-        self._wait_for(Verb.CONTENT)
+        self.send_of_chunk(octets)
 
     def send_of_chunk(self, octets: bytes) -> None:
         """Send octets that the last BDAT announced; the deadline for a block begins anew."""
         self._note_content(octets)
+        if self._turn_end:
+            self._turn_end.come()  # what was said before goes first
         self.transport.write(octets)
         self._wait_for(Verb.CONTENT)
 

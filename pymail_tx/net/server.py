@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from pymail_tx.core.command import Verb, hello_command
 from pymail_tx.core.errors import SessionError
 from pymail_tx.core.pool import Limits, Pool
+from pymail_tx.net.at_once import TurnEnd
 from pymail_tx.net.connector import Connector, has_unread, leave
 from pymail_tx.net.pipeline import Pipeline
 from pymail_tx.net.protocol import SMTPClient
@@ -87,6 +88,7 @@ class Server:
         self._connector = connector
         self._changed = changed
         self._pool: Pool[_Connection, Sending] = Pool(limits)
+        self._turn_end = TurnEnd(lambda: self._pool.busy <= 1)
         self._clients: set[SMTPClient] = set()
         self._openings: list[Deferred[None]] = []
         self._ehlo = hello_command(Verb.LHLO if connector.lmtp else Verb.EHLO, hostname) + b"\r\n"
@@ -208,6 +210,7 @@ class _Connection:
 
     def __init__(self, server: Server, client: SMTPClient) -> None:
         self.client = client
+        client.write_with_others(server._turn_end)
         self.pipeline = Pipeline(client, owner=self, ehlo=server._ehlo, chunking=server._chunking)
         self._server = server
         self._is_fresh = True

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Peer, Report, Status, by_reason
-from pymail_tx.core.routes import Route, Routes, Scheme, Target
+from pymail_tx.core.routes import PasswordSource, Route, Routes, Scheme, Target
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.relay.courier import Courier
 from pymail_tx.relay.maildir import MaildirCourier, RunInThread
@@ -84,6 +84,18 @@ NO_ROUTE = SameVerdict("", Status.DEFERRED, "4.4.4 no route leads to that domain
 """For mail that was accepted when there was one: its operator may only have made a slip."""
 
 
+class BadRoutes(BadArgument):
+    """
+    Some targets cannot be delivered to.
+
+    @ivar problems: what is wrong, by the route's place, from 0.
+    """
+
+    def __init__(self, problems: Mapping[int, str]) -> None:
+        super().__init__("route", "; ".join(problems.values()))
+        self.problems = problems
+
+
 @define
 class Couriers:
     """The couriers of all routes."""
@@ -92,11 +104,32 @@ class Couriers:
     _couriers: Mapping[Target, Courier]
 
     @classmethod
-    def of(cls, routes: Routes, surroundings: Surroundings) -> Couriers:
+    def of(cls, routes: Routes, surroundings: Surroundings, kept: Couriers | None = None) -> Couriers:
         """
-        @raise BadArgument: a target cannot be delivered to; one line says why.
+        @param kept: couriers of a time before. Those for the same targets serve
+            on, with their connections; one whose password is kept elsewhere
+            does not, since it may have changed there.
+        @raise BadRoutes: a target cannot be delivered to.
         """
-        return cls(routes, {route.target: _courier(route, surroundings) for route in routes.routes})
+        before = kept._couriers if kept else {}
+        couriers: dict[Target, Courier] = {}
+        problems: dict[int, str] = {}
+        for place, route in enumerate(routes.routes):
+            target = route.target
+            has_own_password = not isinstance(target.password, PasswordSource)
+            try:
+                serving = couriers.get(target) or (before.get(target) if has_own_password else None)
+                couriers[target] = serving or _courier(route, surroundings)
+            except BadArgument as problem:
+                problems[place] = str(problem).removeprefix(f"{problem.field}: ")
+        if problems:
+            raise BadRoutes(problems)
+        return cls(routes, couriers)
+
+    def without(self, others: Couriers) -> list[Courier]:
+        """Those that do not serve among the others."""
+        serving = {id(courier) for courier in others._couriers.values()}
+        return [courier for courier in self._couriers.values() if id(courier) not in serving]
 
     def courier_for(self, domain: str) -> Courier:
         """

@@ -1,5 +1,6 @@
 """
-The relay's command line, read into L{Settings}.
+The relay's command line: a file with the configuration, and options that go
+before what stands there.
 
 Whoever starts the relay by hand gets one line that says what is wrong and what
 to write instead; C{--help} tells the rest.
@@ -8,37 +9,20 @@ to write instead; C{--help} tells the rest.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
-from attrs import frozen
 from twisted.python import usage
 
+from pymail_tx.config.lines import Path
+from pymail_tx.config.reading import Configuration, Option, Problem, WrongConfiguration, read, read_file
 from pymail_tx.core.address import ascii_domain
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.reply import printable
-from pymail_tx.core.routes import Routes, shown
-
-DEFAULT_SPOOL = "sqlite:var/spool.sqlite"
-DEFAULT_SMTP = "tcp:2525:interface=127.0.0.1"
-
-
-@frozen(kw_only=True)
-class Settings:
-    """
-    What a relay is to be.
-
-    @ivar spool_path: of the SQLite file.
-    @ivar smtp: endpoints to listen at, in Twisted's notation.
-    @ivar hostname: our name, in ASCII.
-    """
-
-    spool_path: str
-    smtp: tuple[str, ...]
-    routes: Routes
-    hostname: str
-
+from pymail_tx.core.routes import Route, shown
 
 _EXAMPLES = """
 Examples:
@@ -56,6 +40,10 @@ Examples:
 
     twistd --nodaemon --pidfile= pymail-tx --route 'example.org=smtp://10.0.0.5' \\
         --route 'example.net=reject:We do not write there' --route '*=discard:'
+
+  All that stands in a file, which SIGHUP has it read again:
+
+    twistd --nodaemon --pidfile= pymail-tx --config /etc/pymail-tx.toml
 """
 
 
@@ -64,7 +52,8 @@ class Options(usage.Options):
     The command line. Twisted dictates the names of its methods; their
     docstrings are the help.
 
-    @ivar settings: what it says, once it is parsed.
+    @ivar configuration: what it says, once it is parsed, with the file that it
+        names.
     """
 
     longdesc = (
@@ -72,39 +61,49 @@ class Options(usage.Options):
         "disk, and delivers each as its recipient's route says: at once, and again for several days while that fails."
     )
     synopsis = "[options]"
-    settings: Settings
+    configuration: Configuration
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted has no types here
         # Its wrapping keeps the indentation of docstrings in the middle of lines.
         self.docs = {option: " ".join(doc.split()) for option, doc in self.docs.items()}
-        self._spool = DEFAULT_SPOOL
-        self._hostname = ""
-        self._smtp: list[str] = []
+        self._file = ""
+        self._options: dict[Path, Option] = {}
         self._routes: list[str] = []
+        self._machine_name = cache(partial(machine_name, socket.getfqdn))  # which may ask DNS, and wait
+
+    def opt_config(self, file: str) -> None:
+        """A file in TOML; docs/reference/configuration.md has all its keys. The other options go before what stands
+        there. Example: --config /etc/pymail-tx.toml"""
+        self._file = os.path.abspath(file)  # twistd may change the directory before it is read again
 
     def opt_spool(self, url: str) -> None:
         """Where accepted messages are kept until they are delivered: sqlite:PATH. Default: sqlite:var/spool.sqlite.
         Example: --spool sqlite:/var/spool/pymail-tx/spool.sqlite"""
-        self._spool = url
+        self._give("--spool", ("spool", "url"), url)
 
     def opt_smtp(self, endpoint: str) -> None:
         """Where to take messages in; can be given several times. Only clients on this machine are served. Default:
         tcp:2525:interface=127.0.0.1. Example: --smtp tcp:25:interface=127.0.0.1 --smtp unix:/run/pymail-tx.sock"""
-        self._smtp.append(endpoint)
+        self._give("--smtp", ("smtp", "listen"), [*self._given("smtp", "listen"), endpoint])
+
+    def opt_http(self, endpoint: str) -> None:
+        """Where to answer HTTP: metrics and health. Default: nowhere. Example: --http tcp:8025:interface=127.0.0.1"""
+        self._give("--http", ("http", "listen"), endpoint)
 
     def opt_route(self, route: str) -> None:
-        """PATTERN=TARGET: where mail for a domain goes; at least one, the first that matches wins. PATTERN:
-        example.org, .example.org (its subdomains), * (all) or /regular expression/. TARGET: smtp://[user:password@]host[:port],
-        smtps://..., maildir:PATH, discard: or reject:TEXT. User and password are percent-encoded; instead of the
-        password, ?password_file=PATH or ?password_env=NAME can follow. ?tls=none, opportunistic, required or verified
-        says how much TLS smtp:// must have. Example: --route '*=smtp://joe:secret@mail.example.org:587'"""
+        """PATTERN=TARGET: where mail for a domain goes; at least one, here or in the file; the first that matches
+        wins. PATTERN: example.org, .example.org (its subdomains), * (all) or /regular expression/. TARGET:
+        smtp://[user:password@]host[:port], smtps://..., maildir:PATH, discard: or reject:TEXT. User and password are
+        percent-encoded; instead of the password, ?password_file=PATH or ?password_env=NAME can follow. ?tls=none,
+        opportunistic, required or verified says how much TLS smtp:// must have. Example: --route
+        '*=smtp://joe:secret@mail.example.org:587'"""
         self._routes.append(route)
 
     def opt_hostname(self, name: str) -> None:
         """The name by which this relay greets, and that stands in Received lines and bounces. Default: the machine's.
         Example: --hostname relay.example.org"""
-        self._hostname = name
+        self._give("--hostname", ("hostname",), name)
 
     def opt_version(self) -> None:
         """Say which version this is, and exit."""
@@ -118,18 +117,45 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """See L{Options <twisted.python.usage.Options>}."""
-        if not self._routes:
-            raise BadArgument(
-                "route",
-                "none is given, so mail has nowhere to go; write for example --route '*=maildir:var/mail' "
-                "or --route '*=smtp://user:password@mail.example.org:587'",
-            )
-        self.settings = Settings(
-            spool_path=_spool_path(self._spool),
-            smtp=tuple(self._smtp or [DEFAULT_SMTP]),
-            routes=Routes.parse(self._routes),
-            hostname=_hostname(self._hostname) if self._hostname else machine_name(socket.getfqdn),
-        )
+        self.configuration = self.read()
+
+    def read(self) -> Configuration:
+        """
+        Read the file, if there is one, and put the options before it. To be
+        called again to see what has changed there.
+
+        @raise WrongConfiguration: with all that is wrong.
+        """
+        options = [*self._options.values(), *self._route_options()]
+        if self._file:
+            return read_file(self._file, hostname=self._machine_name, options=options)
+        return read(b"", file="", hostname=self._machine_name, options=options)
+
+    def _give(self, name: str, path: Path, value: object) -> None:
+        self._options[path] = Option(name=name, path=path, value=value)
+
+    def _given(self, *path: str) -> list[object]:
+        option = self._options.get(path)
+        return option.value if option and isinstance(option.value, list) else []
+
+    def _route_options(self) -> list[Option]:
+        """
+        Read here, since an option has pattern and target in one.
+
+        @raise WrongConfiguration: one of them is no route.
+        """
+        routes: list[Route] = []
+        problems: list[Problem] = []
+        for text in self._routes:
+            try:
+                routes.append(Route.parse(text))
+            except BadArgument as problem:
+                words = str(problem).removeprefix(f"{problem.field}: ")
+                problems.append(Problem(file="", line=None, key="--route", words=words))
+        if problems:
+            raise WrongConfiguration(tuple(problems))
+        tables: list[object] = [{"match": str(route.pattern), "to": route.target.reveal()} for route in routes]
+        return [Option(name="--route", path=("route",), value=tables)] if tables else []
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
@@ -139,8 +165,8 @@ class Options(usage.Options):
         """
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted has no types here
-        except BadArgument as problem:
-            raise complaint(str(problem)) from None
+        except WrongConfiguration as wrong:
+            raise complaint(*map(str, wrong.problems)) from None
         except usage.UsageError as problem:
             raise complaint(f"{problem}; twistd pymail-tx --help tells all options") from None
 
@@ -149,9 +175,9 @@ class Options(usage.Options):
         return super().getUsage(width) + _EXAMPLES
 
 
-def complaint(problem: str) -> SystemExit:
-    """Ends the process with status 1 and one line on standard error."""
-    return SystemExit(f"pymail-tx: {printable(problem)}")
+def complaint(*problems: str) -> SystemExit:
+    """Ends the process with status 1 and a line on standard error for each problem."""
+    return SystemExit("\n".join(f"pymail-tx: {printable(problem)}" for problem in problems))
 
 
 def our_name(given: str | None, ask: Callable[[], str]) -> str:
@@ -176,19 +202,3 @@ def machine_name(ask: Callable[[], str]) -> str:
         return ascii_domain("hostname", name if "." in name else f"{name}.localdomain")
     except BadArgument:
         return "localhost.localdomain"
-
-
-def _hostname(name: str) -> str:
-    try:
-        return ascii_domain("hostname", name)
-    except BadArgument as problem:
-        raise BadArgument("hostname", f"{name!r} is no domain; write for example relay.example.org") from problem
-
-
-def _spool_path(url: str) -> str:
-    scheme, _, path = url.partition(":")
-    if scheme in ("postgresql", "postgres"):
-        raise BadArgument("spool", f"{shown(url)!r}: PostgreSQL is not built yet; write for example {DEFAULT_SPOOL}")
-    if scheme != "sqlite" or not path:
-        raise BadArgument("spool", f"{shown(url)!r} is not known; write for example {DEFAULT_SPOOL}")
-    return path

@@ -100,6 +100,10 @@ class Scheduler:
         self._loop = Deferred.fromCoroutine(self._run())
         self._loop.addErrback(lambda failure: _log.failure("the scheduler's loop ended", failure))
 
+    def change(self, *, plan: RetryPlan, hostname: str) -> None:
+        """From now on; attempts under way are settled by what holds when they end."""
+        self._plan, self._hostname = plan, hostname
+
     def wake(self) -> None:
         """There may be work: look now, not only when the timer says so."""
         self._woken = True

@@ -9,9 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from pymail_tx.cli.main import program
@@ -35,9 +36,19 @@ def _examples(help_text: str) -> list[str]:
     return [script for script in scripts if script]
 
 
+def _commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    """All, those within others too."""
+    yield above
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, *above, name)
+        else:
+            yield (*above, name)
+
+
 class Helps(ProcessCase):
     def test_every_help_has_examples_of_its_command(self) -> None:
-        for words in ([], *([name] for name in program.commands)):
+        for words in _commands(program):
             for example in _examples(_help(*words)):
                 self.assertIn(" ".join(["pymail-tx", *words]), example)
 

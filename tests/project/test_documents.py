@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pymail_tx
-from docs import command_line, session_states
+from docs import command_line, configuration, session_states
 from tests.project import ROOT, examples
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -69,6 +69,11 @@ class Reference(SynchronousTestCase):
         written = (ROOT / "docs" / "reference" / "command-line.md").read_text()
         renew = "python -m docs.command_line > docs/reference/command-line.md"
         self.assertEqual(written, command_line.page(), f"a help has changed: {renew}")
+
+    def test_the_page_of_the_configuration_is_what_the_table_of_keys_says(self) -> None:
+        written = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+        renew = "python -m docs.configuration > docs/reference/configuration.md"
+        self.assertEqual(written, configuration.page(), f"a key has changed: {renew}")
 
 
 class TheRunner(SynchronousTestCase):

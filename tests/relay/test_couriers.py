@@ -16,7 +16,7 @@ from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Status
 from pymail_tx.core.routes import Routes
-from pymail_tx.relay.couriers import AgentCourier, Couriers, Surroundings
+from pymail_tx.relay.couriers import AgentCourier, BadRoutes, Couriers, Surroundings
 from pymail_tx.relay.maildir import MaildirCourier
 
 _ENVELOPE = Envelope("joe@example.org", ["ann@example.com", "bob@example.com"])
@@ -31,7 +31,7 @@ class CouriersCase(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.environment = {"RELAY_PASSWORD": "Zq7"}
 
-    def couriers(self, *routes: str) -> Couriers:
+    def couriers(self, *routes: str, kept: Couriers | None = None) -> Couriers:
         surroundings = Surroundings(
             reactor=self.reactor,
             hostname="relay.example",
@@ -40,7 +40,7 @@ class CouriersCase(SynchronousTestCase):
             run_in_thread=_at_once,
             environment=self.environment,
         )
-        return Couriers.of(Routes.parse(routes), surroundings)
+        return Couriers.of(Routes.parse(routes), surroundings, kept)
 
     def verdict(self, route: str) -> list[tuple[str, Status, str]]:
         sending = self.couriers(route).courier_for("example.com").send(_ENVELOPE, b"Subject: x\r\n\r\n")
@@ -100,6 +100,30 @@ class Picking(CouriersCase):
         self.assertIsNone(self.successResultOf(couriers.close()))
         sending = couriers.courier_for("a.example").send(_ENVELOPE, b"")
         self.assertIn("closed", self.failureResultOf(sending).getErrorMessage())
+
+
+class Changing(CouriersCase):
+    def test_a_courier_whose_target_is_still_there_serves_on(self) -> None:
+        before = self.couriers("*=smtp://h")
+        after = self.couriers("example.org=smtp://h", "*=smtp://other", kept=before)
+        self.assertIs(after.courier_for("example.org"), before.courier_for("example.org"))
+        self.assertEqual(before.without(after), [])
+
+    def test_those_that_serve_no_more_are_told(self) -> None:
+        before = self.couriers("example.org=smtp://h", "*=smtp://other")
+        after = self.couriers("*=smtp://h", kept=before)
+        self.assertEqual(before.without(after), [before.courier_for("example.com")])
+
+    def test_a_password_that_is_kept_elsewhere_is_read_again(self) -> None:
+        before = self.couriers("*=smtp://joe@h?password_env=RELAY_PASSWORD")
+        after = self.couriers("*=smtp://joe@h?password_env=RELAY_PASSWORD", kept=before)
+        self.assertIsNot(after.courier_for("example.org"), before.courier_for("example.org"))
+
+    def test_all_targets_that_cannot_be_delivered_to_are_told_at_once(self) -> None:
+        no_password = "smtp://joe@{}?password_env=OTHER"
+        routes = (f"a.example={no_password.format('a')}", "b.example=discard:", f"*={no_password.format('b')}")
+        wrong = self.assertRaises(BadRoutes, self.couriers, *routes)
+        self.assertEqual(list(wrong.problems), [0, 2])
 
 
 class Passwords(CouriersCase):

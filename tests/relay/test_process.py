@@ -134,6 +134,12 @@ class _Receiver(threading.Thread):
         self.willing = False
         self.contents: list[bytes] = []
         self.delivered = 0
+        self._waiting: list[socket.socket] = []
+
+    def answer(self) -> None:
+        """Take what waits for its reply."""
+        for connection in self._waiting:
+            connection.sendall(b"250 2.0.0 taken\r\n")
 
     def run(self) -> None:
         while True:
@@ -155,12 +161,13 @@ class _Receiver(threading.Thread):
                 connection.sendall(self.replies.get(verb, b"250 ok") + b"\r\n")
                 if verb == b"DATA":
                     self.contents.append(b"".join(iter(lines.readline, b".\r\n")))
+                    self._waiting.append(connection)
                     if self.willing:
                         self.delivered += 1
                         connection.sendall(b"250 2.0.0 taken\r\n")
 
 
-class Processes(SynchronousTestCase):
+class ProcessCase(SynchronousTestCase):
     def relay(self, *options: str) -> _Relay:
         relay = _Relay(self.mktemp(), *options)
         self.addCleanup(relay.clean_up)
@@ -176,6 +183,8 @@ class Processes(SynchronousTestCase):
         with smtplib.SMTP("127.0.0.1", relay.port, timeout=10) as session:
             session.sendmail("joe@example.org", ["ann@example.com"], content)
 
+
+class Processes(ProcessCase):
     def test_a_message_goes_into_the_maildir(self) -> None:
         relay = self.relay("--route", "*=maildir:mail")
         relay.start()
@@ -251,6 +260,107 @@ class Processes(SynchronousTestCase):
         self.assertEqual(relay.end(signal.SIGTERM, seconds=5), 0)
 
 
+class Reloading(ProcessCase):
+    """SIGHUP, with a client in the middle of its session."""
+
+    def setUp(self) -> None:
+        self.running = self.relay("--config", "relay.toml")
+        self.running.options = self.running.options[4:]
+        self.configure(to="maildir:first")
+        self.running.start()
+
+    def configure(self, *, to: str, listen: str = "", more: str = "") -> None:
+        listen = listen or f'"tcp:{self.running.port}:interface=127.0.0.1"'
+        text = f'hostname = "relay.example"\n{more}[smtp]\nlisten = [{listen}]\n[[route]]\nmatch = "*"\nto = "{to}"\n'
+        (self.running.directory / "relay.toml").write_text(text)
+
+    def hang_up(self, *, until: str) -> None:
+        """Send SIGHUP, and wait for those words in the log."""
+        assert self.running.process is not None
+        count = self.running.log().count(until)
+        self.running.process.send_signal(signal.SIGHUP)
+        self.assertTrue(_until(lambda: self.running.log().count(until) > count, seconds=10), self.running.log())
+
+    def delivered(self, maildir: str) -> bool:
+        return any((self.running.directory / maildir / "new").glob("*"))
+
+    def test_a_session_goes_on_and_its_message_takes_the_new_route(self) -> None:
+        with smtplib.SMTP("127.0.0.1", self.running.port, timeout=10) as session:
+            session.ehlo()
+            session.mail("joe@example.org")
+            self.configure(to="maildir:second")
+            self.hang_up(until="changed: route")
+            self.assertEqual(session.rcpt("ann@example.com")[0], 250)
+            self.assertEqual(session.data("Subject: hello\r\n\r\nworld\r\n")[0], 250)
+        self.assertTrue(_until(lambda: self.delivered("second"), seconds=10), self.running.log())
+        self.assertFalse(self.delivered("first"))
+        self.assertEqual(self.running.end(signal.SIGTERM, seconds=5), 0)
+
+    def test_a_place_to_listen_comes_and_another_goes_and_connections_stay(self) -> None:
+        old, new = self.running.port, _free_port()
+        with smtplib.SMTP("127.0.0.1", old, timeout=10) as session:
+            self.configure(to="maildir:first", listen=f'"tcp:{new}:interface=127.0.0.1"')
+            self.hang_up(until="changed: smtp.listen")
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", old), timeout=10)
+            self.assertEqual(session.noop()[0], 250)
+            with smtplib.SMTP("127.0.0.1", new, timeout=10) as other:
+                self.assertEqual(other.noop()[0], 250)
+
+    def test_a_wrong_file_leaves_all_as_it_was_with_one_event_that_says_why(self) -> None:
+        with smtplib.SMTP("127.0.0.1", self.running.port, timeout=10) as session:
+            self.configure(to="fax:", more="nonsense = 1\n")
+            self.hang_up(until="the configuration is wrong")
+            [line] = [line for line in self.running.log().splitlines() if "the configuration is wrong" in line]
+            self.assertRegex(line, r"relay.toml:2: nonsense: .*; .*relay.toml:7: route.to: 'fax")
+            self.assertEqual(session.noop()[0], 250)
+            session.sendmail("joe@example.org", ["ann@example.com"], "Subject: hello\r\n\r\nworld\r\n")
+        self.assertTrue(_until(lambda: self.delivered("first"), seconds=10), self.running.log())
+        self.configure(to="maildir:second")
+        self.hang_up(until="changed: route")
+
+    def test_a_place_that_is_taken_leaves_all_as_it_was(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.configure(to="maildir:second", listen=f'"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"')
+            self.hang_up(until="cannot listen at")
+        with smtplib.SMTP("127.0.0.1", self.running.port, timeout=10) as session:
+            session.sendmail("joe@example.org", ["ann@example.com"], "Subject: hello\r\n\r\nworld\r\n")
+        self.assertTrue(_until(lambda: self.delivered("first"), seconds=10), self.running.log())
+
+    def test_a_delivery_that_is_under_way_ends_where_it_began(self) -> None:
+        receiver = self.receiver()
+        self.configure(to=f"smtp://127.0.0.1:{receiver.port}?tls=none")
+        self.hang_up(until="changed: route")
+        self.send(self.running)
+        self.assertTrue(_until(lambda: len(receiver.contents) == 1, seconds=10), self.running.log())
+        self.configure(to="maildir:second")
+        self.hang_up(until="changed: route")
+        receiver.answer()
+        self.assertTrue(_until(lambda: "delivered" in self.running.log(), seconds=10), self.running.log())
+        self.assertFalse(self.delivered("second"))
+        self.assertEqual(self.running.end(signal.SIGTERM, seconds=5), 0)
+
+    def test_a_new_name_greets_new_clients(self) -> None:
+        self.configure(to="maildir:first")
+        file = self.running.directory / "relay.toml"
+        file.write_text(file.read_text().replace("relay.example", "other.example"))
+        self.hang_up(until="changed: hostname")
+        with socket.create_connection(("127.0.0.1", self.running.port), timeout=10) as client:
+            self.assertTrue(client.recv(100).startswith(b"220 other.example"))
+
+    def test_many_at_once_are_taken_one_by_one(self) -> None:
+        assert self.running.process is not None
+        for _ in range(20):
+            self.running.process.send_signal(signal.SIGHUP)
+        self.hang_up(until="changed: nothing")
+        self.assertEqual(self.running.end(signal.SIGTERM, seconds=5), 0)
+
+    def test_another_spool_needs_a_restart_and_the_log_says_so(self) -> None:
+        self.configure(to="maildir:first", more='spool = {url = "sqlite:other.sqlite"}\n')
+        self.hang_up(until="spool.url cannot change while the relay runs: it stays sqlite:var/spool.sqlite")
+        self.assertFalse((self.running.directory / "other.sqlite").exists())
+
+
 class Mistakes(SynchronousTestCase):
     def test_each_gets_one_line_that_names_it_and_status_1(self) -> None:
         everything = ["--route", "*=discard:"]
@@ -269,12 +379,13 @@ class Mistakes(SynchronousTestCase):
                 ("--route", "*=smtp://joe@h?password_env=PYMAIL_TX_NOT_SET"): "PYMAIL_TX_NOT_SET",
                 ("--route", "*=smtp://joe@h?password_file=/nowhere/at/all"): "/nowhere/at/all: No such file",
                 (*everything, "--hostname", "a b"): "'a b' is no domain",
+                ("--config", "/nowhere/relay.toml"): "/nowhere/relay.toml: cannot be read: No such file",
                 (*everything, "--smtp", "2525"): "'2525' is no endpoint",
                 (*everything, "--smtp", "tcp:x"): "'tcp:x' is no endpoint",
                 (*everything, "--smtp", "tcp:70000"): "'tcp:70000'",
                 (*everything, "--smtp", f"tcp:{port}:interface=127.0.0.1"): f"'tcp:{port}:interface=127.0.0.1'",
                 (*everything, "--smtp", "unix:/nowhere/at/all"): "/nowhere/at/all",
-                (*everything, "--spool", "var/spool.sqlite"): "sqlite:var/spool.sqlite",
+                (*everything, "--spool", "var/spool.sqlite"): "sqlite:/var/spool",
                 (*everything, "--spool", "postgresql://joe:Zq7@h/x"): "PostgreSQL is not built yet",
                 (*everything, "--spool", "sqlite:no database"): "no database",
                 (*everything, "--spool", "sqlite:a directory"): "a directory",
@@ -320,6 +431,6 @@ class Mistakes(SynchronousTestCase):
         for line in out.split("\n\n")[0].splitlines():
             self.assertNotIn("  ", line[19:].strip(), line)  # behind the column of names
         words = " ".join(out.split())
-        for option in ("--spool", "--smtp", "--route", "--hostname"):
+        for option in ("--config", "--spool", "--smtp", "--http", "--route", "--hostname"):
             self.assertRegex(words, rf"Example: {option} \S+")
         self.assertGreaterEqual(out.count("twistd --nodaemon --pidfile= pymail-tx"), 3)
