@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pymail_tx.core.sasl import Credentials
     from pymail_tx.core.secret import Secret
     from pymail_tx.net.agent import SMTPAgent
+    from pymail_tx.net.dns import Resolver
     from pymail_tx.net.login import TokenSource
     from pymail_tx.net.protocol import SMTPClient, SMTPClientFactory
     from pymail_tx.net.tls import ClientCertificate, ClientTLS
@@ -58,6 +59,7 @@ __all__ = [
     "Recipient",
     "Reply",
     "Report",
+    "Resolver",
     "SMTPAgent",
     "SMTPClient",
     "SMTPClientFactory",
@@ -77,6 +79,7 @@ _ROOMS = {
     "core.sasl": ("Credentials",),
     "core.secret": ("Secret",),
     "net.agent": ("SMTPAgent",),
+    "net.dns": ("Resolver",),
     "net.login": ("TokenSource",),
     "net.protocol": ("SMTPClient", "SMTPClientFactory"),
     "net.tls": ("ClientCertificate", "ClientTLS"),

@@ -18,7 +18,7 @@ import dns.rcode
 from attrs import evolve, frozen
 
 from pymail_tx.core.dns import MX, TLSA, Answer, RecordType, Verdict
-from pymail_tx.core.dns_records import HEADER, INTERNET, NS, OPT, SOA, Record, Reply, Unreadable, read, text
+from pymail_tx.core.dns_records import HEADER, INTERNET, NS, OPT, SOA, Name, Record, Reply, Unreadable, read
 from pymail_tx.core.reply import printable
 
 EDNS_OCTETS = 1_232
@@ -62,6 +62,11 @@ class Question:
     name: str
     kind: RecordType
     _wire: bytes
+
+    @property
+    def wire_name(self) -> Name:
+        """The name, as it is in records."""
+        return Name(self._wire[:-4])
 
     def query(self, number: int, *, checked: bool = True) -> bytes:
         """
@@ -142,9 +147,7 @@ def interpret(asked: Question, reply: bytes, *, trusted: bool) -> Answer:
         return asked.failed(f"unreadable reply: {printable(str(problem))[:MAX_REASON_CHARACTERS]}")
     if message.rcode not in _ANSWERED:
         return _refused(asked, message)
-    answer = _answered(asked, message)
-    is_authenticated = trusted and bool(message.flags & dns.flags.AD) and answer.verdict is not Verdict.FAILED
-    return evolve(answer, authenticated=True) if is_authenticated else answer
+    return _answered(asked, message, is_authenticated=trusted and bool(message.flags & dns.flags.AD))
 
 
 def _flags(reply: bytes) -> int:
@@ -159,14 +162,15 @@ def _refused(asked: Question, message: Reply) -> Answer:
     return asked.bogus(words) if is_bogus and message.rcode == dns.rcode.SERVFAIL else asked.failed(words)
 
 
-def _answered(asked: Question, message: Reply) -> Answer:
+def _answered(asked: Question, message: Reply, *, is_authenticated: bool) -> Answer:
     chain = _aliases(asked, message)
     if len(chain) > MAX_ALIASES:
         return asked.failed(f"more than {MAX_ALIASES} aliases in a row, or in a circle")
-    end = _target(chain[-1]) if chain else _name(asked)
+    end = _target(chain[-1]) if chain else asked.wire_name
     records = chain[:1] if asked.kind is RecordType.CNAME else _records(message, end, asked.kind)
     if not records:
-        return _denied(asked, message, chain, end)
+        answer = _denied(asked, message, chain, end)
+        return evolve(answer, authenticated=is_authenticated and answer.verdict is not Verdict.FAILED)
     if message.rcode == dns.rcode.NXDOMAIN:
         return asked.failed("the reply contradicts itself: records, and no such name")
     values = list(dict.fromkeys(record.value for record in records))
@@ -174,7 +178,8 @@ def _answered(asked: Question, message: Reply) -> Answer:
         name=asked.name,
         kind=asked.kind,
         verdict=Verdict.DATA,
-        canonical_name=text(end) if chain else asked.name,
+        authenticated=is_authenticated,
+        canonical_name=str(end) if chain else asked.name,
         mx=tuple(value for value in values if isinstance(value, MX)),
         addresses=tuple(value for value in values if isinstance(value, str)),
         tlsa=tuple(value for value in values if isinstance(value, TLSA)),
@@ -183,13 +188,13 @@ def _answered(asked: Question, message: Reply) -> Answer:
     )
 
 
-def _denied(asked: Question, message: Reply, chain: list[Record], end: dns.name.Name) -> Answer:
+def _denied(asked: Question, message: Reply, chain: list[Record], end: Name) -> Answer:
     """
     No such name, or none of that type: RFC 2308 §2, and RFC 6604 §3 where there
     are aliases. Without a SOA record it may be the word of a server that points
     elsewhere, or does not ask others: that says nothing about the name.
     """
-    soa = [record for record in message.authority if record.kind == SOA and end.is_subdomain(record.name)][:1]
+    soa = [record for record in message.authority if record.kind == SOA and end.is_in(record.name)][:1]
     points_elsewhere = any(record.kind == NS for record in message.authority)
     if not soa and (points_elsewhere or not message.flags & dns.flags.RA):
         return asked.failed("the server does not ask others")
@@ -198,14 +203,14 @@ def _denied(asked: Question, message: Reply, chain: list[Record], end: dns.name.
         name=asked.name,
         kind=asked.kind,
         verdict=Verdict.NXDOMAIN if message.rcode == dns.rcode.NXDOMAIN else Verdict.NODATA,
-        canonical_name=text(end) if chain else asked.name,
+        canonical_name=str(end) if chain else asked.name,
         ttl_s=min(MAX_NEGATIVE_TTL_S, *minimum_s, *(record.ttl_s for record in [*chain, *soa])),
     )
 
 
 def _aliases(asked: Question, message: Reply) -> list[Record]:
     """The CNAMEs that lead on from the name asked for, and one more than there may be."""
-    name = _name(asked)
+    name = asked.wire_name
     chain: list[Record] = []
     while len(chain) <= MAX_ALIASES and (found := _records(message, name, RecordType.CNAME)):
         chain.append(found[0])
@@ -213,14 +218,10 @@ def _aliases(asked: Question, message: Reply) -> list[Record]:
     return chain
 
 
-def _records(message: Reply, name: dns.name.Name, kind: RecordType) -> list[Record]:
+def _records(message: Reply, name: Name, kind: RecordType) -> list[Record]:
     return [record for record in message.answer if record.kind == kind.value and record.name == name]
 
 
-def _target(alias: Record) -> dns.name.Name:
-    assert isinstance(alias.value, dns.name.Name)
+def _target(alias: Record) -> Name:
+    assert isinstance(alias.value, Name)
     return alias.value
-
-
-def _name(asked: Question) -> dns.name.Name:
-    return dns.name.from_text(f"{asked.name}.")

@@ -5,12 +5,14 @@ Only what mail asks for is looked into. Other records, signatures among them, ar
 stepped over, and a TLSA record is taken as it comes, since what cannot be used
 has to be seen to be unusable (RFC 7672 §2.1.1): so these are not left to
 dnspython's classes of records, which refuse a whole reply for one such record.
-Names are dnspython's, with their compression, comparison and escapes.
+Names stay as they are on the wire, but uncompressed and in lower case, so that
+equal names have equal octets; made text they are dnspython's, with its escapes.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from collections.abc import Callable
 
@@ -34,7 +36,41 @@ EXTENDED_ERROR = 15
 
 _RECORD = struct.Struct("!HHIH")
 
-Value = str | bytes | int | MX | TLSA | dns.name.Name
+_POINTER = 0xC0
+_PLAIN = re.compile(rb"[a-z0-9_-]*")
+
+MAX_NAME_OCTETS, MAX_LABEL_OCTETS = 255, 63
+"""RFC 1035 §2.3.4."""
+
+
+@frozen
+class Name:
+    """
+    As text it has no trailing dot, and the root is C{""}.
+
+    @ivar wire: uncompressed, in lower case.
+    """
+
+    wire: bytes
+
+    def is_in(self, zone: Name) -> bool:
+        """Whether it is the zone's name or below it."""
+        at = 0
+        while len(self.wire) - at > len(zone.wire):
+            at += 1 + self.wire[at]
+        return self.wire[at:] == zone.wire
+
+    def __str__(self) -> str:
+        labels, at = [], 0
+        while length := self.wire[at]:
+            labels.append(self.wire[at + 1 : at + 1 + length])
+            at += 1 + length
+        if _PLAIN.fullmatch(b"".join(labels)):
+            return b".".join(labels).decode()
+        return dns.name.from_wire(self.wire, 0)[0].to_text(omit_final_dot=True)
+
+
+Value = str | bytes | int | MX | TLSA | Name
 
 
 class Unreadable(ValueError):
@@ -50,7 +86,7 @@ class Record:
         CNAME; the minimum of a SOA.
     """
 
-    name: dns.name.Name
+    name: Name
     kind: int
     ttl_s: int
     value: Value | None
@@ -135,9 +171,8 @@ class _Reader:
         self._at = end
         return record
 
-    def _name(self) -> dns.name.Name:
-        name, length = dns.name.from_wire(self._octets, self._at)
-        self._at += length
+    def _name(self) -> Name:
+        name, self._at = name_at(self._octets, self._at)
         return name
 
     def _options(self, ttl_s: int, end: int) -> None:
@@ -161,9 +196,35 @@ def _error(octets: bytes) -> ExtendedError:
     return ExtendedError(code, f"{name}: {words}" if words else name)
 
 
-def _name_at(octets: bytes, at: int, end: int) -> dns.name.Name:
-    name, length = dns.name.from_wire(octets, at)
-    if at + length != end:
+def name_at(octets: bytes, at: int) -> tuple[Name, int]:
+    """
+    A name and where it ends; a pointer has to lead to what stands before it, so
+    that there is an end (RFC 1035 §4.1.4).
+
+    @raise Unreadable: there is none.
+    @raise IndexError: the octets end first.
+    """
+    labels: list[bytes] = []
+    size, first, end = 0, at, 0
+    while length := octets[at]:
+        if length >= _POINTER:
+            end = end or at + 2
+            at = (length - _POINTER) << 8 | octets[at + 1]
+            if at >= first:
+                raise Unreadable("a name that leads nowhere")
+            first = at
+            continue
+        size += 1 + length
+        if length > MAX_LABEL_OCTETS or size >= MAX_NAME_OCTETS:
+            raise Unreadable("a name that is too long")
+        labels.append(octets[at : at + 1 + length])
+        at += 1 + length
+    return Name(b"".join(labels).lower() + b"\0"), end or at + 1
+
+
+def _name_of(octets: bytes, at: int, end: int) -> Name:
+    name, its_end = name_at(octets, at)
+    if its_end != end:
         raise Unreadable("a name does not end with its record")
     return name
 
@@ -182,7 +243,7 @@ def _ipv6(octets: bytes, at: int, end: int) -> str:
 
 def _mx(octets: bytes, at: int, end: int) -> MX:
     (preference,) = struct.unpack_from("!H", octets, at)
-    return MX(preference, text(_name_at(octets, at + 2, end)))
+    return MX(preference, str(_name_of(octets, at + 2, end)))
 
 
 def _tlsa(octets: bytes, at: int, end: int) -> TLSA:
@@ -204,21 +265,16 @@ def _txt(octets: bytes, at: int, end: int) -> bytes:
 
 def _soa_minimum(octets: bytes, at: int, end: int) -> int:
     for _ in range(2):
-        at += dns.name.from_wire(octets, at)[1]
+        _, at = name_at(octets, at)
     if at + 20 != end:
         raise Unreadable("a SOA record does not end with its numbers")
     return int.from_bytes(octets[end - 4 : end], "big")
 
 
-def text(name: dns.name.Name) -> str:
-    """In lower case, without a trailing dot; C{""} for the root."""
-    return "" if name == dns.name.root else name.to_text(omit_final_dot=True).lower()
-
-
 _READERS: dict[int, Callable[[bytes, int, int], Value]] = {
     RecordType.A.value: _ipv4,
     RecordType.AAAA.value: _ipv6,
-    RecordType.CNAME.value: _name_at,
+    RecordType.CNAME.value: _name_of,
     RecordType.MX.value: _mx,
     RecordType.TLSA.value: _tlsa,
     RecordType.TXT.value: _txt,

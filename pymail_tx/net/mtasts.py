@@ -8,6 +8,8 @@ minute at most, and the policy is fetched when its id has changed or it has
 grown old (§3.3, §5.1); those for which no mail comes are looked after every
 hour (§10.2). Only without such a policy does mail wait, for DNS and where that
 announces a policy for the fetch, together with all other mail for the domain.
+Mail that an outdated policy defers has thereby asked for a newer one, which its
+next attempt finds: none fails for good before (§5.1, step 3).
 
 Time here is the wall clock's: a policy's age counts across restarts.
 """
@@ -242,7 +244,6 @@ class PolicyKeeper:
         except FetchFailed as problem:
             known.failed = FailedFetch(id=announced, at=self._wall_clock(), problem=str(problem))
             return str(problem)
-        known.failed = None
         known.cached = CachedPolicy(
             domain=known.name, id=announced, fetched_at=self._wall_clock(), used_at=known.used_at, policy=policy
         )

@@ -34,17 +34,19 @@ class Records:
     @ivar answers: by name and type.
     @ivar silent: names for which no answer comes.
     @ivar asked: the names and types asked for.
+    @ivar given_up: how many questions were cancelled.
     """
 
     answers: dict[tuple[str, RecordType], Answer] = field(factory=dict)
     silent: set[str] = field(factory=set)
     asked: list[tuple[str, RecordType]] = field(factory=list)
+    given_up: int = 0
 
     def resolve(self, name: str, kind: RecordType) -> Deferred[Answer]:
         """See L{pymail_tx.net.resolves.Resolves}."""
         self.asked.append((name, kind))
         if name in self.silent:
-            return Deferred()
+            return Deferred(self._give_up)
         nothing = Answer(name=name, kind=kind, verdict=Verdict.NXDOMAIN, canonical_name=name)
         return succeed(self.answers.get((name, kind), nothing))
 
@@ -60,6 +62,9 @@ class Records:
     def fail(self, name: str, kind: RecordType, verdict: Verdict = Verdict.FAILED, reason: str = "SERVFAIL") -> None:
         """Nobody can say."""
         self.answers[name, kind] = Answer(name=name, kind=kind, verdict=verdict, canonical_name=name, reason=reason)
+
+    def _give_up(self, _: Deferred[Answer]) -> None:
+        self.given_up += 1
 
     def _data(
         self, name: str, kind: RecordType, *, addresses: tuple[str, ...] = (), texts: tuple[bytes, ...] = ()

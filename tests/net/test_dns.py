@@ -555,6 +555,18 @@ class Closing(ResolverCase):
         self.successResultOf(closed)
 
 
+class Bugs(SynchronousTestCase):
+    def test_an_error_of_ours_is_logged_and_a_failure(self) -> None:
+        class Broken(random.Random):
+            def getrandbits(self, k: int) -> int:
+                raise ZeroDivisionError
+
+        answer = Resolver(Network(), [FIRST], randomness=Broken()).resolve(NAME, RecordType.MX)
+        found = self.successResultOf(answer)
+        self.assertEqual((found.verdict, found.reason), (Verdict.FAILED, "an error of ours"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
 class Garbage(SynchronousTestCase):
     """Whatever comes ends as an answer."""
 

@@ -470,6 +470,14 @@ class Memory(SynchronousTestCase):
         self.successResultOf(keeper.close())
         self.assertEqual(clock.getDelayedCalls(), [])
 
+    def test_a_closed_keeper_does_not_go_on_with_its_round(self) -> None:
+        clock, store = Clock(), CountingStore()
+        keeper = PolicyKeeper(clock, Records(), wall_clock=clock.seconds, store=store)
+        clock.advance(ROUND_INTERVAL_S)
+        self.successResultOf(keeper.close())
+        store.round.callback([DOMAIN])
+        self.assertEqual((store.loads, clock.getDelayedCalls()), (0, []))
+
     def test_a_domain_that_is_looked_for_is_not_forgotten_meanwhile(self) -> None:
         clock, records = Clock(), Records(silent={"_mta-sts.d0.example"})
         keeper = PolicyKeeper(clock, records, wall_clock=clock.seconds)
@@ -486,9 +494,18 @@ class Memory(SynchronousTestCase):
 class CountingStore(MemoryPolicyStore):
     """
     @ivar loads: how often it was asked.
+    @ivar round: what is due is told when this fires.
     """
 
     loads = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.round: Deferred[Sequence[str]] = Deferred()
+
+    def due(self, now: float) -> Deferred[Sequence[str]]:
+        """See L{PolicyStore.due}."""
+        return self.round
 
     def load(self, domain: str) -> Deferred[CachedPolicy | None]:
         """See L{PolicyStore.load}."""

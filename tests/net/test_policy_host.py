@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from pymail_tx.core.dns import RecordType, Verdict
 from pymail_tx.core.mtasts import MAX_POLICY_OCTETS, Mode, Policy
-from pymail_tx.net.policy_host import FETCH_TIMEOUT_S, MAX_WIRE_OCTETS, FetchFailed, PolicyHosts
+from pymail_tx.net.policy_host import FETCH_TIMEOUT_S, MAX_ADDRESSES, MAX_WIRE_OCTETS, FetchFailed, PolicyHosts
 from tests.net.certificates import Certificate, self_signed
 from tests.net.policy_server import DOMAIN, POLICY, POLICY_HOST, PolicyTestCase
 
@@ -94,8 +94,13 @@ class Fetching(PolicyTestCase):
             resource.body = whole + b"x"
             self.assertEqual(await self.problem(self.fetch(port)), "a policy of more than 65536 octets")
 
-    async def test_header_fields_without_end_are_given_up(self) -> None:
-        port = self.serve_octets(b"HTTP/1.1 200 OK\r\n" + b"X-More: thing\r\n" * (MAX_WIRE_OCTETS // 15))
+    async def test_a_mebibyte_of_header_fields_is_given_up_and_a_little_less_is_read(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n" % len(POLICY)
+        field = b"X-More: " + b"x" * 10_000 + b"\r\n"
+        most = MAX_WIRE_OCTETS // len(field)
+        port = self.serve_octets(head + field * (most - 1) + b"\r\n" + POLICY)
+        self.assertEqual(await self.fetch(port), ENFORCE)
+        port = self.serve_octets(head + field * (most + 1) + b"\r\n" + POLICY)
         self.assertEqual(await self.problem(self.fetch(port)), "more than 1048576 octets")
 
     async def test_what_is_no_policy_is_refused(self) -> None:
@@ -160,6 +165,14 @@ class Fetching(PolicyTestCase):
         self.records.addresses(POLICY_HOST, "127.0.0.2", "127.0.0.3", "127.0.0.1")
         self.assertEqual(await self.fetch(port), ENFORCE)
 
+    async def test_ten_addresses_are_tried_and_an_eleventh_is_not(self) -> None:
+        _, port = self.serve_policy()
+        dead = [f"127.0.0.{number}" for number in range(2, 2 + MAX_ADDRESSES)]
+        self.records.addresses(POLICY_HOST, *dead[1:], "127.0.0.1")
+        self.assertEqual(await self.fetch(port), ENFORCE)
+        self.records.addresses(POLICY_HOST, *dead, "127.0.0.1")
+        self.assertIn("refused", await self.problem(self.fetch(port)))
+
     async def test_both_families_of_addresses_are_asked_for(self) -> None:
         _, port = self.serve_policy()
         await self.fetch(port)
@@ -214,3 +227,4 @@ class Fetching(PolicyTestCase):
         fetching.cancel()
         await self.assertFailure(fetching, CancelledError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.records.given_up, 2)

@@ -77,6 +77,20 @@ class Session(SynchronousTestCase):
         self.assertRegex(run.stdout, r"message of 1 KiB, beside smtplib +us of CPU +[\d.,]+ +[\d.,]+ +[\d.e+]+ +2 ")
 
 
+class DNS(SynchronousTestCase):
+    timeout = 120
+
+    def test_unknown_and_known_answers_are_measured(self) -> None:
+        peers.require("named", "dnssec-signzone", "unbound")
+        words = [sys.executable, "benchmarks/dns.py", "--domains", "20", "--repeat", "1"]
+        run = subprocess.run(words, cwd=ROOT, check=False, timeout=100, capture_output=True, text=True)
+        self.assertIn(run.returncode, (0, 1))
+        self.assertEqual(run.stderr, "")
+        self.assertRegex(run.stdout, r"20 domains that the server does not know either +domains/s +[\d,.]+ +500 ")
+        self.assertRegex(run.stdout, r"20 domains that the server knows +domains/s +[\d,.]+ +500 ")
+        self.assertRegex(run.stdout, r"a known answer, by Resolver.cached +us +[\d.]+ ")
+
+
 class DelayLines(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
