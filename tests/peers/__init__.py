@@ -64,10 +64,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def is_listening(port: int) -> bool:
-    """Whether a server takes connections at that port of 127.0.0.1."""
+def is_listening(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server takes connections at that port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True

@@ -40,18 +40,28 @@ class Relay:
     _process: subprocess.Popen[bytes] | None = field(default=None)
 
     @classmethod
-    def start(cls, test: SynchronousTestCase, *routes: str, **variables: str) -> Relay:
+    def start(
+        cls,
+        test: SynchronousTestCase,
+        *routes: str,
+        host: str = "127.0.0.1",
+        dns: tuple[str, int] | None = None,
+        **variables: str,
+    ) -> Relay:
         """
         Start one for this test.
 
         @param routes: C{PATTERN=TARGET} each.
+        @param host: where it listens, which no mail is sent to by C{mx:}.
+        @param dns: the name server to ask, not the machine's.
         @param variables: for its environment, besides ours.
         """
         root = Path(tempfile.mkdtemp(prefix="relay-of-a-test-"))
-        relay = cls(root=root, routes=routes, environment=os.environ | variables)
+        relay = cls(root=root, routes=routes, environment=os.environ | variables, host=host)
         test.addCleanup(shutil.rmtree, relay.root)
         test.addCleanup(relay.stop)
         (relay.root / "var").mkdir()
+        relay.configuration.write_text(f'[dns]\nservers = ["{dns[0]}:{dns[1]}"]\n' if dns else "")
         relay.run()
         return relay
 
@@ -62,12 +72,17 @@ class Relay:
         self._process = subprocess.Popen(
             [
                 twistd, "--nodaemon", "--pidfile=", "pymail-tx", "--hostname", "relay.example.net",
-                "--smtp", f"tcp:{self.port}:interface={self.host}", *routes,
+                "--config", self.configuration, "--smtp", f"tcp:{self.port}:interface={self.host}", *routes,
             ],
             cwd=self.root, env=self.environment,
             stdin=subprocess.DEVNULL, stdout=self._log.open("ab"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         peers.eventually("the relay listening", self._is_up)
+
+    @property
+    def configuration(self) -> Path:
+        """Its file; options go before it."""
+        return self.root / "relay.toml"
 
     def stop(self) -> None:
         """End it as an operator does."""
@@ -99,4 +114,4 @@ class Relay:
     def _is_up(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise AssertionError(f"the relay ended\n{self.log}")
-        return peers.is_listening(self.port)
+        return peers.is_listening(self.port, self.host)
