@@ -1,11 +1,11 @@
 """
 The internet's way of a message: to the hosts of its recipients' domains, each
-with the TLS that is asked for.
+with the TLS that is asked for::
 
     submit -> by domain, up to 100 recipients at a time
-           -> L{Router<pymail_tx.net.router.Router>}: which hosts, and how much TLS
-           -> host after host, each a L{Server<pymail_tx.net.server.Server>}
-           -> L{Tries<pymail_tx.core.nexthost.Tries>}: who is done, who goes on
+           -> Router: which hosts, and how much TLS      pymail_tx.net.router
+           -> host after host, each a Server             pymail_tx.net.server
+           -> Tries: who is done, who goes on            pymail_tx.core.nexthost
            -> one report, in the envelope's order
 
 Hosts are shared: what leads to the same host and asks for the same TLS uses the
@@ -18,13 +18,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from attrs import define, evolve, field, frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pymail_tx.core.envelope import Envelope
-from pymail_tx.core.errors import SessionError
+from pymail_tx.core.errors import BadArgument, SessionError
 from pymail_tx.core.nexthost import Tries
 from pymail_tx.core.outcome import Outcome, Peer, Report, Status, by_reason
 from pymail_tx.core.routes import Scheme, Target, TLSPolicy
@@ -45,7 +46,7 @@ Deliveries at a time; the others wait. Each may hold a connection and its files
 are few: 1,024 for a process by default.
 """
 
-MAX_SERVERS = 100
+MAX_KEPT_SERVERS = 100
 """Hosts without a message whose connections and ways are remembered."""
 
 MAX_IDLE_CONNECTIONS = 200
@@ -71,8 +72,14 @@ class Asked:
     us: Ourselves
 
     def router(self, target: Target, clock: IReactorTime, random: Callable[[], float]) -> Router:
-        """For C{mx:} or one server."""
+        """
+        For C{mx:} or one server.
+
+        @raise BadArgument: a server without a name.
+        """
         if target.scheme is not Scheme.MX:
+            if isIPAddress(target.host) or isIPv6Address(target.host):
+                raise BadArgument("server", f"{target} has an address, and records of DANE belong to a name")
             return ToOneHost(clock, self.resolver, host=target.host, port=target.port)
         assert self.policies
         return ByMX(clock, self.resolver, self.policies, port=target.port, random=random, us=self.us)
@@ -96,7 +103,7 @@ class Internet:
         @param target: C{mx:}, or one server that must be proved by DANE.
         @param random: makes numbers from 0 to 1.
         @param changed: called whenever less may be left of it than before.
-        @raise BadArgument: as L{Serving.server} does.
+        @raise BadArgument: as L{Serving.server} and L{Asked.router} do.
         """
         self._target = target
         self._serving = serving
@@ -151,31 +158,31 @@ class Internet:
     # One message
 
     async def _send(self, sending: Sending) -> None:
-        try:
-            report = await self._report(sending)
-        except CancelledError:
-            raise
-        except OSError as problem:
-            reason = f"4.3.0 the content cannot be read: {problem}"
-            report = Report(tuple(_everybody(sending.envelope, Status.DEFERRED, reason)))
-        except Exception:  # noqa: BLE001  # a message must not be lost by a bug of ours
-            _log.failure("a message was not sent for a reason that nobody thought of")
-            reason = "4.3.0 an error of ours, see the log"
-            report = Report(tuple(_everybody(sending.envelope, Status.DEFERRED, reason)))
-        sending.done(sending, report)
-
-    async def _report(self, sending: Sending) -> Report:
-        wishes = self._wishes(sending)
         parts = list(self._parts(sending.envelope))
+        try:
+            wishes = self._wishes(sending)
+        except OSError as problem:
+            sending.defer(f"4.3.0 the content cannot be read: {problem}")
+            return
         if len(parts) == 1:
-            return Report(await self._deliver(parts[0], sending, wishes))
-        found = await gatherResults(
-            [Deferred.fromCoroutine(self._deliver(part, sending, wishes)) for part in parts], consumeErrors=True
-        )
+            found = [await self._settle(parts[0], sending, wishes)]
+        else:
+            settling = [Deferred.fromCoroutine(self._settle(part, sending, wishes)) for part in parts]
+            found = await gatherResults(settling, consumeErrors=True)
         outcomes: dict[int, Outcome] = {}
         for part, of_part in zip(parts, found, strict=True):
             outcomes.update(zip(part.places, of_part, strict=True))
-        return Report(tuple(outcomes[place] for place in range(len(outcomes))))
+        sending.done(sending, Report(tuple(outcomes[place] for place in range(len(outcomes)))))
+
+    async def _settle(self, part: _Part, sending: Sending, wishes: Wishes) -> tuple[Outcome, ...]:
+        """Whatever becomes of one part, the others have their outcomes."""
+        try:
+            return await self._deliver(part, sending, wishes)
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # a bug of ours, and no reason to lose mail
+            _log.failure("a message was not sent for a reason that nobody thought of")
+            return tuple(_everybody(part.envelope, Status.DEFERRED, "4.3.0 an error of ours, see the log"))
 
     def _wishes(self, sending: Sending) -> Wishes:
         envelope = sending.envelope
@@ -226,9 +233,8 @@ class Internet:
         places, decision = tries.left, hop.decision
         if decision.skip:
             reason = f"{decision.unmet} {decision.host} is not used; {decision.reason}"
-            outcomes = list(
-                _everybody(envelope, decision.status, reason, Peer(host=decision.host, port=self._target.port))
-            )
+            peer = Peer(host=decision.host, port=self._target.port)
+            outcomes = list(_everybody(envelope, decision.status, reason, peer))
             tries.heard(places, outcomes, about_host=range(len(places)))
             return
         server = self._server(hop)
@@ -262,13 +268,13 @@ class Internet:
     def _make_room(self) -> None:
         """Of those without a message, whoever was not used for longest goes first."""
         at_rest = [(key, server) for key, server in self._servers.items() if server.is_at_rest]
-        idle = sum(server.load().idle for _, server in at_rest)
-        surplus = len(at_rest) - MAX_SERVERS + 1
+        idle = sum(server.idle for _, server in at_rest)
+        surplus = len(at_rest) - MAX_KEPT_SERVERS + 1
         for key, server in at_rest:
             if surplus <= 0 and idle <= MAX_IDLE_CONNECTIONS:
                 return
             surplus -= 1
-            idle -= server.load().idle
+            idle -= server.idle
             del self._servers[key]
             self._leaving.append(server)
             server.keep_no_more()

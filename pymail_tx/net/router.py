@@ -1,7 +1,7 @@
 """
 Finds out where mail goes and how much TLS each host must have: asks, has
 L{pymail_tx.core.routing} and L{pymail_tx.core.tlspolicy} decide, and remembers
-their decisions for as long as what they rest on holds.
+their decisions for as long as what they rest on holds::
 
     domain -> MX -> each host's A and AAAA -> its TLSA -> the domain's MTA-STS -> Way
 

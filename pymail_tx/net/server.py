@@ -187,6 +187,11 @@ class Server:
         """Whether it has no message, and no connection is being opened."""
         return not (self._pool.waiting or self._pool.opening or self._pool.busy)
 
+    @property
+    def idle(self) -> int:
+        """Connections without a message."""
+        return self._pool.idle
+
     def load(self) -> Load:
         """What it does, and has done."""
         pool = self._pool

@@ -4,13 +4,14 @@ The internet's way: host after host, until each recipient has a verdict.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
-from pymail_tx.core.dns import RecordType, Verdict
+from pymail_tx.core.dns import Answer, RecordType, Verdict
 from pymail_tx.core.routing import Ourselves
 from pymail_tx.net import internet
 from tests.net.internet_case import InternetCase
 from tests.net.loopback import HANG_UP, SILENCE, Script, Server
+from tests.net.scripted_dns import ScriptedDNS
 
 BOB, CAT, DAN = "bob@example.org", "cat@example.org", "dan@example.org"
 DELIVERED = "EHLO MAIL RCPT DATA . QUIT"
@@ -166,6 +167,25 @@ class WithoutHosts(InternetCase):
         self.is_found(await self.send("bob@Bücher.example"), ("delivered", "2.0.0", "mx.example"))
 
 
+class BrokenDNS(ScriptedDNS):
+    """It does what no resolver may do."""
+
+    def resolve(self, name: str, kind: RecordType) -> Deferred[Answer]:
+        if name == "broken.example":
+            raise RuntimeError("a bug")
+        return super().resolve(name, kind)
+
+
+class Broken(InternetCase):
+    async def test_a_bug_defers_whom_it_concerns_and_is_logged(self) -> None:
+        self.dns = BrokenDNS(self.clock)
+        self.host("example.org", "127.0.0.2")
+        self.uses()
+        outcomes = await self.send("ann@broken.example", BOB)
+        self.is_found(outcomes, ("deferred", "4.3.0", None), ("delivered", "2.0.0", "example.org"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
 class Together(InternetCase):
     async def test_recipients_of_one_domain_travel_in_one_transaction_and_domains_apart(self) -> None:
         host = self.host("mx.example", "127.0.0.2")
@@ -237,7 +257,7 @@ class Remembered(InternetCase):
         await self.agent.close()
 
     async def test_hosts_that_were_not_used_for_longest_are_let_go_of(self) -> None:
-        self.patch(internet, "MAX_SERVERS", 2)
+        self.patch(internet, "MAX_KEPT_SERVERS", 2)
         hosts = [self.host(f"d{number}.example", f"127.0.0.{number + 2}") for number in range(3)]
         for number in (0, 1, 0, 2):
             await self.send(f"bob@d{number}.example", closes=False)

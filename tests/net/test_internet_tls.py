@@ -6,8 +6,12 @@ asks for, or it does not get the message.
 from __future__ import annotations
 
 from pymail_tx.core.dns import TLSA, RecordType, Verdict
+from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Outcome
+from pymail_tx.core.sasl import Credentials
+from pymail_tx.core.secret import Secret
 from pymail_tx.core.tlspolicy import STSFound
+from pymail_tx.net.agent import SMTPAgent
 from tests.net.certificates import Certificate, self_signed
 from tests.net.internet_case import CONTENT, OTHER_RECORD, InternetCase, record_of
 from tests.net.loopback import HANG_UP, Script, Server
@@ -322,3 +326,27 @@ class OneServer(TLSCase):
         self.uses(target=f"smtp://ann:fever@{MX1}:{self.port}?tls=dane")
         self.is_found(await self.send(BOB), ("delivered", "2.0.0", MX1))
         self.assertIn("AUTH", server.conversations[0])
+
+    async def test_so_is_one_that_speaks_tls_from_the_first_octet(self) -> None:
+        certificate = self_signed(MX1)
+        self.serve(Script(certificate=certificate), implicit_tls=True, address="127.0.0.2", port=self.port)
+        for records, status in (((record_of(certificate),), "delivered"), ((OTHER_RECORD,), "deferred")):
+            self.has_tlsa(*records)
+            self.uses(target=f"smtps://{MX1}:{self.port}?tls=dane")
+            (outcome,) = await self.send(BOB)
+            self.assertEqual(outcome.status.value, status, outcome)
+        self.waits(outcome, "matches none of TLSA", f"TLSA records at {self.tlsa_name(MX1)}")
+
+    async def test_an_address_has_no_records(self) -> None:
+        for target in ("smtp://127.0.0.2?tls=dane", "smtp://[::1]?tls=dane"):
+            with self.assertRaises(BadArgument) as caught:
+                self.uses(target=target)
+            self.assertIn("belong to a name", str(caught.exception))
+
+    async def test_mx_has_no_credentials_and_no_file_that_cannot_be_read(self) -> None:
+        with self.assertRaises(BadArgument) as caught:
+            SMTPAgent(self.reactor, "mx:", resolver=self.dns, credentials=Credentials("ann", Secret("fever")))
+        self.assertEqual(caught.exception.field, "credentials")
+        with self.assertRaises(BadArgument) as caught:
+            SMTPAgent(self.reactor, "mx:", resolver=self.dns, policies=self.policies, trust_root="/nowhere")
+        self.assertEqual(caught.exception.field, "trust_root")
