@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import random
 import shlex
 import statistics
 import sys
@@ -34,7 +35,10 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from benchmarks import measure
 from benchmarks.measure import MISSED, Mark, Row
 from pymail_tx.core.dns import Answer, RecordType, Verdict
+from pymail_tx.core.tlspolicy import Wishes
 from pymail_tx.net.dns import Resolver
+from pymail_tx.net.mtasts import PolicyKeeper
+from pymail_tx.net.router import ByMX, Way
 from tests.peers.zones import Zone, Zones
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
@@ -199,11 +203,38 @@ async def known(options: argparse.Namespace) -> list[Row]:
             statistics.median(_call_us(partial(ask, *question)) for _ in range(options.repeat))
             for ask in (resolver.cached, resolver.resolve)
         )
+        decided_us = await _decided_us(resolver, options.repeat)
         await resolver.close()
     return [
+        Row(
+            what="a known way of a domain: hosts in their order, addresses, TLS",
+            unit="us",
+            ours=decided_us,
+            mark=Mark(50, at_least=False, of_ratio=False),
+        ),
         Row(what="a known answer, by Resolver.cached", unit="us", ours=at_once_us),
         Row(what="a known answer, by Resolver.resolve", unit="us", ours=deferred_us),
     ]
+
+
+async def _decided_us(resolver: Resolver, repeat: int) -> float:
+    """What the agent asks for each message, of a domain whose MX, A, AAAA and TLSA are known."""
+    clock = IReactorTime(reactor)
+    policies = PolicyKeeper(clock, resolver, wall_clock=time.time)
+    router = ByMX(clock, resolver, policies, port=25, random=random.random)
+    domain, wishes = f"d0.{ZONE}", Wishes()
+    if not isinstance(await router.find(domain, wishes), Way):
+        raise RuntimeError("there is no way to what is measured")
+
+    def decide() -> None:
+        way = router.known(domain, wishes)
+        assert isinstance(way, Way)
+        for _ in way.in_order(random.random):
+            pass
+
+    decided_us = statistics.median(_call_us(decide) for _ in range(repeat))
+    await policies.close()
+    return decided_us
 
 
 def _call_us(call: Callable[[], object]) -> float:
