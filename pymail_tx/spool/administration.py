@@ -84,8 +84,9 @@ class Entry:
     """
     One delivery as an operator sees it.
 
-    @ivar due_at: when it is tried next, unless it is held or done; while
-        claimed, when it would be tried if this attempt is interrupted.
+    @ivar due_at: when it is tried next, unless it is held; while claimed,
+        when it would be tried if this attempt is interrupted; C{None} once it
+        has ended.
     @ivar attempt: how many were made, the one under way included.
     @ivar why: the last attempt's reason, C{""} before any.
     @ivar target: where an operator routed it, C{""} if nobody did.
@@ -99,7 +100,7 @@ class Entry:
     recipient: str
     state: State
     accepted_at: float
-    due_at: float
+    due_at: float | None
     attempt: int
     lane: str
     why: str

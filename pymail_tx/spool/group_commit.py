@@ -2,10 +2,11 @@
 Group commit: many jobs, one transaction, one thread.
 
 Whatever is handed in while a transaction commits goes into the next one
-together, so that under load one fsync serves many messages. Each job stands in
-a savepoint of its own: one that fails is undone and told so, and its neighbours
-are not harmed. If the commit fails, nothing of the whole batch is stored and all
-of it is told.
+together, so that under load one fsync serves many messages. A job that fails is
+undone and told so, and its neighbours are not harmed: since that is rare, the
+whole batch is done again then, with each job in a savepoint of its own. So a job
+may be run twice, and changes nothing but the database. If the commit fails,
+nothing of the batch is stored and all of it is told.
 
 The threads come as arguments: C{run_in_thread} runs something in the one
 thread that may touch the database, C{call_in_caller} runs something back where
@@ -100,11 +101,23 @@ class GroupCommit:
             return [job.fail(self._lost) for job in batch]
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            answers = [self._attempt(job) for job in batch]
+            answers = self._together(batch) or [self._apart(job) for job in batch]
             self._database.execute("COMMIT")
         except sqlite3.Error as problem:
             return self._undo(batch, self._explain(problem))
         return answers
+
+    def _together(self, batch: list[_Job[object]]) -> list[Thunk]:
+        """
+        @return: nothing if a job failed; then none of them is done.
+        """
+        try:
+            return [job.attempt() for job in batch]
+        except Exception:  # noqa: BLE001 - whose it is, and what, the second run tells
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            self._database.execute("BEGIN IMMEDIATE")
+            return []
 
     def _undo(self, batch: list[_Job[object]], problem: SpoolError) -> list[Thunk]:
         if self._database.in_transaction:
@@ -115,7 +128,7 @@ class GroupCommit:
             told.insert(0, partial(self._on_lost, problem))
         return told
 
-    def _attempt(self, job: _Job[object]) -> Thunk:
+    def _apart(self, job: _Job[object]) -> Thunk:
         self._database.execute("SAVEPOINT job")
         try:
             answer = job.attempt()

@@ -56,19 +56,31 @@ CREATE TABLE deliveries (
     domain        TEXT NOT NULL COLLATE NOCASE,  -- the recipient's
     notify        TEXT,                          -- words with commas, as in RCPT
     orcpt         TEXT,
-    state         TEXT NOT NULL DEFAULT 'waiting'
-                  CHECK (state IN ('waiting', 'claimed', 'held', 'delivered', 'failed', 'cancelled')),
-    due_at        REAL NOT NULL,               -- while claimed: when to try again if this attempt is interrupted
+    state         TEXT NOT NULL DEFAULT 'waiting',
+    due_at        REAL,                        -- while claimed: when to try again if this attempt is interrupted;
+                                               -- NULL once it has ended
     lane          TEXT NOT NULL DEFAULT '',    -- where it went last: a hint for claim, '' before any
     attempt       INTEGER NOT NULL DEFAULT 0,  -- how many were made, the one under way included
     interruptions INTEGER NOT NULL DEFAULT 0,  -- how often in a row an attempt had no end
     warned        INTEGER NOT NULL DEFAULT 0,  -- its sender knows of the delay
-    why           TEXT NOT NULL DEFAULT '',    -- the last attempt's reason
+    ended_at      REAL,                        -- the last attempt that had an end: when, with whom,
+    host          TEXT,
+    port          INTEGER,
+    tls           TEXT NOT NULL DEFAULT '',
+    why           TEXT NOT NULL DEFAULT '',    -- what was said,
+    uncertain     INTEGER NOT NULL DEFAULT 0,  -- and whether it may have been delivered all the same
     target        TEXT NOT NULL DEFAULT '',    -- where an operator routed it
-    wish          TEXT CHECK (wish IN ('hold', 'cancel', 'bounce')),  -- an operator's, to be done when the attempt is over
+    wish          TEXT,                        -- an operator's, for when the attempt is over: hold, cancel or bounce
     wish_words    TEXT NOT NULL DEFAULT '',    -- why
     owner         TEXT,                        -- whose claim it is: the relay's name
     epoch         INTEGER,                     -- and its opening
+    -- Written out, since SQLite makes a table for each IN of three or more, at each statement.
+    CHECK (iif(
+        due_at IS NULL,
+        state = 'delivered' OR state = 'failed' OR state = 'cancelled',
+        state = 'waiting' OR state = 'claimed' OR state = 'held'
+    )),
+    CHECK (wish IS NULL OR wish = 'hold' OR wish = 'cancel' OR wish = 'bounce'),
     CHECK ((state = 'claimed') = (epoch IS NOT NULL)),
     CHECK ((owner IS NULL) = (epoch IS NULL))
 ) STRICT;
@@ -150,7 +162,7 @@ INSERT INTO deliveries (
 )
 SELECT id, message_id, recipient,
        iif(instr(recipient, '@'), replace(recipient, rtrim(recipient, replace(recipient, '@', '')), ''), ''),
-       state, due_at, lane, attempt, interruptions, iif(epoch IS NULL, NULL, 'relay'), epoch
+       state, iif(state IN ('waiting', 'claimed'), due_at, NULL), lane, attempt, interruptions, iif(epoch IS NULL, NULL, 'relay'), epoch
 FROM deliveries_1;
 
 INSERT INTO events (message_id, delivery_id, recipient, at, what, attempt, words)
@@ -169,5 +181,37 @@ CREATE INDEX deliveries_of_message ON deliveries (message_id);
 CREATE INDEX deliveries_waiting ON deliveries (lane, due_at) WHERE state = 'waiting';
 CREATE INDEX deliveries_claimed ON deliveries (id) WHERE state = 'claimed';
 CREATE INDEX events_of_message ON events (message_id);
+
+-- An attempt has ended, or an operator ended the delivery. That is noted, and the message removed if nobody waits for it
+-- any more. What is given back or released never was an attempt: its number goes down again.
+-- Deliveries end in the order of their ids, mostly, so one that is open is sought from the other end.
+CREATE TRIGGER delivery_ended AFTER UPDATE OF state ON deliveries
+WHEN NEW.state = 'cancelled' OR (OLD.state = 'claimed' AND NEW.state <> 'claimed' AND NEW.attempt = OLD.attempt)
+BEGIN
+    DELETE FROM messages WHERE id = NEW.message_id AND (
+        SELECT id FROM deliveries WHERE message_id = NEW.message_id AND due_at IS NOT NULL ORDER BY id DESC LIMIT 1
+    ) IS NULL;
+    INSERT INTO events (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
+    SELECT NEW.message_id, NEW.id, NEW.recipient, NEW.ended_at,
+           iif(NEW.due_at IS NULL, NEW.state, 'deferred'),
+           NEW.attempt, NEW.host, NEW.port, NEW.tls, NEW.why, NEW.uncertain
+    FROM messages WHERE id = NEW.message_id;
+    INSERT INTO history (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
+    SELECT NEW.message_id, NEW.id, NEW.recipient, NEW.ended_at, NEW.state,
+           NEW.attempt, NEW.host, NEW.port, NEW.tls, NEW.why, NEW.uncertain
+    WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = NEW.message_id);
+    UPDATE keys SET expires_at = NEW.ended_at + 86400  -- KEY_LIFE_S
+    WHERE message_id = NEW.message_id AND NOT EXISTS (SELECT 1 FROM messages WHERE id = NEW.message_id);
+END;
+
+-- What hangs on a message, but for its deliveries, which go by themselves.
+CREATE TRIGGER message_removed AFTER DELETE ON messages
+BEGIN
+    DELETE FROM parts WHERE id BETWEEN OLD.id << 20 AND (OLD.id << 20) + 0xFFFFF;
+    INSERT INTO history (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
+    SELECT message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain
+    FROM events WHERE message_id = OLD.id ORDER BY id;
+    DELETE FROM events WHERE message_id = OLD.id;
+END;
 
 COMMIT;

@@ -8,19 +8,17 @@ RETURNING epoch;
 
 -- name: accept_message
 INSERT INTO messages (sender, envid, ret, requiretls, smtputf8, submitter, accepted_at, size_bytes)
-VALUES (:sender, :envid, :ret, :requiretls, :smtputf8, :submitter, :now, :size_bytes)
-RETURNING id;
+VALUES (:sender, :envid, :ret, :requiretls, :smtputf8, :submitter, :now, :size_bytes);
 
 -- Its content has come in before.
 -- name: accept_coming_in
 UPDATE messages
 SET sender = :sender, envid = :envid, ret = :ret, requiretls = :requiretls, smtputf8 = :smtputf8,
     submitter = :submitter, accepted_at = :now, size_bytes = :size_bytes
-WHERE id = :message_id
-RETURNING id;
+WHERE id = :message_id;
 
 -- name: begin_content
-INSERT INTO messages DEFAULT VALUES RETURNING id;
+INSERT INTO messages DEFAULT VALUES;
 
 -- name: add_part
 INSERT INTO parts (id, octets) VALUES ((:message_id << 20) + :number, :octets);
@@ -37,8 +35,7 @@ VALUES (:message_id, :recipient, :domain, :notify, :orcpt, :now, :lane);
 
 -- name: accept_claimed_delivery
 INSERT INTO deliveries (message_id, recipient, domain, notify, orcpt, due_at, lane, state, attempt, owner, epoch)
-VALUES (:message_id, :recipient, :domain, :notify, :orcpt, :due_at, :lane, 'claimed', 1, :owner, :epoch)
-RETURNING id;
+VALUES (:message_id, :recipient, :domain, :notify, :orcpt, :due_at, :lane, 'claimed', 1, :owner, :epoch);
 
 -- name: known_key
 SELECT message_id, fingerprint FROM keys
@@ -84,64 +81,37 @@ FROM messages WHERE id = :message_id;
 -- name: defer
 UPDATE deliveries
 SET state = CASE wish WHEN 'hold' THEN 'held' WHEN 'cancel' THEN 'cancelled' ELSE 'waiting' END,
-    due_at = iif(wish = 'bounce', :now, :due_at), wish = iif(wish = 'bounce', wish, NULL),
-    owner = NULL, epoch = NULL, lane = :lane, interruptions = 0, why = :why, warned = warned OR :warned
-WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner
-RETURNING message_id, attempt, state;
+    due_at = CASE wish WHEN 'bounce' THEN :now WHEN 'cancel' THEN NULL ELSE :due_at END, wish = iif(wish = 'bounce', wish, NULL),
+    owner = NULL, epoch = NULL, lane = :lane, interruptions = 0, warned = warned OR :warned,
+    ended_at = :now, host = :host, port = :port, tls = :tls, why = :why, uncertain = :uncertain
+WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner;
 
 -- name: finish
-UPDATE deliveries SET state = :state, why = :why, owner = NULL, epoch = NULL, wish = NULL
-WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner
-RETURNING message_id, attempt, state;
+UPDATE deliveries
+SET state = :state, due_at = NULL, owner = NULL, epoch = NULL, wish = NULL,
+    ended_at = :now, host = :host, port = :port, tls = :tls, why = :why, uncertain = :uncertain
+WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner;
 
 -- name: give_back
 UPDATE deliveries
 SET state = CASE wish WHEN 'hold' THEN 'held' WHEN 'cancel' THEN 'cancelled' ELSE 'waiting' END,
-    due_at = :due_at, wish = iif(wish = 'bounce', wish, NULL),
-    owner = NULL, epoch = NULL, lane = :lane, attempt = attempt - 1
-WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner
-RETURNING message_id, attempt, state;
+    ended_at = iif(wish = 'cancel', :now, ended_at), wish = iif(wish = 'bounce', wish, NULL),
+    due_at = iif(wish = 'cancel', NULL, :due_at), owner = NULL, epoch = NULL, lane = :lane, attempt = attempt - 1
+WHERE id = :delivery_id AND state = 'claimed' AND epoch = :epoch AND owner = :owner;
 
 -- name: release
 UPDATE deliveries
 SET state = CASE wish WHEN 'hold' THEN 'held' WHEN 'cancel' THEN 'cancelled' ELSE 'waiting' END,
-    due_at = :now + min(:first_s << min(interruptions, 20), :most_s), wish = iif(wish = 'bounce', wish, NULL),
+    ended_at = iif(wish = 'cancel', :now, ended_at), wish = iif(wish = 'bounce', wish, NULL),
+    due_at = iif(wish = 'cancel', NULL, :now + min(:first_s << min(interruptions, 20), :most_s)),
     owner = NULL, epoch = NULL, attempt = attempt - 1, interruptions = interruptions + 1
-WHERE state = 'claimed'
-RETURNING message_id, attempt, state;
-
--- name: remove_finished
-DELETE FROM messages WHERE id = :message_id
-  AND NOT EXISTS (
-      SELECT 1 FROM deliveries WHERE message_id = :message_id AND state IN ('waiting', 'claimed', 'held')
-  )
-RETURNING id;
+WHERE state = 'claimed';
 
 -- name: remove_message
 DELETE FROM messages WHERE id = :message_id;
 
--- name: remove_parts
-DELETE FROM parts WHERE id BETWEEN :message_id << 20 AND (:message_id << 20) + 0xFFFFF;
-
--- name: note
-INSERT INTO events (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
-VALUES (:message_id, :delivery_id, :recipient, :at, :what, :attempt, :host, :port, :tls, :words, :uncertain);
-
--- name: note_in_history
-INSERT INTO history (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
-VALUES (:message_id, :delivery_id, :recipient, :at, :what, :attempt, :host, :port, :tls, :words, :uncertain)
-RETURNING id;
-
--- name: keep_events
-INSERT INTO history (message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain)
-SELECT message_id, delivery_id, recipient, at, what, attempt, host, port, tls, words, uncertain
-FROM events WHERE message_id = :message_id ORDER BY id;
-
--- name: remove_events
-DELETE FROM events WHERE message_id = :message_id;
-
--- name: let_key_expire
-UPDATE keys SET expires_at = :expires_at WHERE message_id = :message_id;
+-- name: last_in_history
+SELECT max(id) FROM history;
 
 -- The oldest stand first: each of these ends at the first row that it keeps.
 -- name: forget_beyond

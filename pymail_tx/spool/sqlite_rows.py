@@ -89,14 +89,13 @@ def noted(words: str) -> str:
     return words[:MAX_NOTED_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
-def event_row(outcome: Outcome) -> Row:
+def outcome_row(outcome: Outcome) -> Row:
     """What is kept of how an attempt ended."""
     return {
-        "recipient": outcome.recipient,
         "host": outcome.host,
         "port": outcome.port,
         "tls": _tls_in_words(outcome.tls),
-        "words": noted(outcome.reason),
+        "why": noted(outcome.reason),
         "uncertain": outcome.uncertain,
     }
 

@@ -12,13 +12,12 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from attrs import frozen
+from attrs import define, field
 
 from pymail_tx.core.envelope import Recipient
 from pymail_tx.spool.interface import (
     FIRST_INTERRUPTION_S,
     HISTORY_S,
-    KEY_LIFE_S,
     LONGEST_INTERRUPTION_S,
     MAX_HISTORY,
     PART_OCTETS,
@@ -36,16 +35,15 @@ from pymail_tx.spool.sqlite_rows import (
     StoredEnvelope,
     end_state,
     envelope_row,
-    event_row,
     fingerprint,
     is_deferred,
-    noted,
+    outcome_row,
     recipient_row,
     stored_recipient,
 )
 
 HISTORY_SLICE = 1_000
-"""Events added to the history between two looks at its length."""
+"""Attempts that end between two looks at the history's length."""
 
 PAGES_KEPT_FREE = 4_096
 """Of 4 KiB: 16 MiB for the next burst, so that the file need not shrink and grow all the time."""
@@ -57,7 +55,7 @@ _QUERIES = named_queries("sqlite_queries.sql")
 _INTERRUPTION: dict[str, Value] = {"first_s": FIRST_INTERRUPTION_S, "most_s": LONGEST_INTERRUPTION_S}
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Tables:
     """
     @ivar path: of the file, for contents that are read apart.
@@ -69,6 +67,7 @@ class Tables:
     _path: str
     owner: str
     epoch: int
+    _ended: int = field(init=False, default=0)
 
     # Messages in
 
@@ -110,9 +109,9 @@ class Tables:
         """Store what has come of a content. The number of the message that it will be."""
         message_id = coming_in.message_id
         if message_id is None:
-            [(message_id,)] = self._run("begin_content").fetchall()
+            message_id = self._insert("begin_content")
         self._add_parts(message_id, coming_in)
-        return int(message_id)
+        return message_id
 
     def _add_parts(self, message_id: int, content: ComingIn) -> None:
         for number, octets in content.rest_in_parts():
@@ -120,7 +119,6 @@ class Tables:
 
     def drop_content(self, message_id: int) -> None:
         """Of content that becomes no message."""
-        self._run("remove_parts", message_id=message_id)
         self._run("remove_message", message_id=message_id)
 
     def drop_orphans(self) -> None:
@@ -143,15 +141,13 @@ class Tables:
         return int(message_id)
 
     def _accept_message(self, message: NewMessage, content: ComingIn, now: float) -> int:
-        coming_in = content.message_id is not None
-        [(message_id,)] = self._run(
-            "accept_coming_in" if coming_in else "accept_message",
-            submitter=message.submitter,
-            now=now,
-            size_bytes=content.size_bytes,
-            **({"message_id": content.message_id} if coming_in else {}),
-            **envelope_row(message.envelope),
-        ).fetchall()
+        row = envelope_row(message.envelope)
+        row |= {"submitter": message.submitter, "now": now, "size_bytes": content.size_bytes}
+        message_id = content.message_id
+        if message_id is None:
+            message_id = self._insert("accept_message", **row)
+        else:
+            self._run("accept_coming_in", message_id=message_id, **row)
         self._add_parts(message_id, content)
         if message.key:
             self._run(
@@ -161,10 +157,10 @@ class Tables:
                 message_id=message_id,
                 fingerprint=fingerprint(message.envelope, message.key),
             )
-        return int(message_id)
+        return message_id
 
     def _accept_claimed(self, message_id: int, recipient: Recipient, lane: str, now: float) -> Delivery:
-        [(delivery_id,)] = self._run(
+        delivery_id = self._insert(
             "accept_claimed_delivery",
             message_id=message_id,
             due_at=now + FIRST_INTERRUPTION_S,
@@ -172,7 +168,7 @@ class Tables:
             owner=self.owner,
             epoch=self.epoch,
             **recipient_row(recipient),
-        ).fetchall()
+        )
         return Delivery(id=delivery_id)
 
     def _stored(self, message_id: int, size_bytes: int) -> StoredContent:
@@ -193,54 +189,34 @@ class Tables:
         ]
 
     def record(self, results: Sequence[Result], now: float, lane: str, notices: Sequence[NewMessage]) -> None:
-        ended = [(result, row) for result in results for row in self._end_attempt(result, now, lane)]
+        """What it causes, the tables do: see delivery_ended in sqlite_2.sql."""
+        ended = sum(self._end_attempt(result, now, lane) for result in results)
         if ended:
             for notice in notices:
                 assert isinstance(notice.content, bytes), "a notice is written here, and short"
                 self.accept(notice, ComingIn.of(notice.content), now)
-        removed = {message_id for message_id in {row[0] for _, row in ended} if self.remove_finished(message_id, now)}
-        for result, (message_id, attempt, state) in ended:
-            self._note(
-                "note_in_history" if message_id in removed else "note",
-                now,
-                message_id=message_id,
-                delivery_id=result.delivery_id,
-                what="deferred" if state in ("waiting", "held") else state,
-                at=now,
-                attempt=attempt,
-                **event_row(result.outcome),
-            )
+        self._forget_now_and_then(now, ended)
 
     def give_back(self, due: Due, lane: str, now: float) -> None:
         for delivery in due.deliveries:
-            rows = self._run(
-                "give_back", delivery_id=delivery.id, due_at=due.due_at, lane=lane, epoch=self.epoch, owner=self.owner
+            self._run(
+                "give_back",
+                delivery_id=delivery.id,
+                now=now,
+                due_at=due.due_at,
+                lane=lane,
+                epoch=self.epoch,
+                owner=self.owner,
             )
-            self._remove_cancelled(rows.fetchall(), now)
 
     def release(self, now: float) -> int:
-        rows = self._run("release", now=now, **_INTERRUPTION).fetchall()
-        self._remove_cancelled(rows, now)
-        return len(rows)
+        return self._run("release", now=now, **_INTERRUPTION).rowcount
 
     def next_due_at(self, busy: Collection[str]) -> float | None:
         return min(
             (at for lane in self._lanes(busy) for (at,) in self._run("next_due_in_lane", lane=lane).fetchall()),
             default=None,
         )
-
-    def remove_finished(self, message_id: int, now: float) -> bool:
-        """
-        Remove a message of which no delivery is to be made any more; what
-        happened to it stays for a while.
-        """
-        if not self._run("remove_finished", message_id=message_id).fetchall():
-            return False
-        self._run("remove_parts", message_id=message_id)
-        self._run("let_key_expire", message_id=message_id, expires_at=now + KEY_LIFE_S)
-        if self._run("keep_events", message_id=message_id).rowcount:
-            self._run("remove_events", message_id=message_id)
-        return True
 
     def give_space_back(self) -> bool:
         """
@@ -283,34 +259,32 @@ class Tables:
             submitter=submitter,
         )
 
-    def _end_attempt(self, result: Result, now: float, lane: str) -> list[tuple[int, int, str]]:
-        """The message's number, the attempt's, and the state now; nothing if the claim is not ours any more."""
-        claim: dict[str, Value] = {
-            "delivery_id": result.delivery_id,
-            "owner": self.owner,
-            "epoch": self.epoch,
-            "why": noted(result.outcome.reason),
-        }
+    def _end_attempt(self, result: Result, now: float, lane: str) -> int:
+        """How many deliveries that changed: none if the claim is not ours any more."""
+        row = outcome_row(result.outcome)
+        row |= {"delivery_id": result.delivery_id, "owner": self.owner, "epoch": self.epoch, "now": now}
         if is_deferred(result):
-            rows = self._run("defer", now=now, due_at=result.next_attempt_at, lane=lane, warned=result.warned, **claim)
-        else:
-            rows = self._run("finish", state=end_state(result), **claim)
-        return rows.fetchall()
+            row |= {"due_at": result.next_attempt_at, "lane": lane, "warned": result.warned}
+            return self._run("defer", **row).rowcount
+        return self._run("finish", state=end_state(result), **row).rowcount
 
-    def _remove_cancelled(self, rows: Iterable[tuple[int, int, str]], now: float) -> None:
-        for message_id in {message_id for message_id, _, state in rows if state == "cancelled"}:
-            self.remove_finished(message_id, now)
-
-    def _note(self, query: str, now: float, **values: Value) -> None:
-        for (row_id,) in self._run(query, **values).fetchall():
-            if row_id % HISTORY_SLICE == 0:
-                self._forget(now)
+    def _forget_now_and_then(self, now: float, ended: int) -> None:
+        self._ended += ended
+        if self._ended >= HISTORY_SLICE:
+            self._ended = 0
+            self._forget(now)
 
     def _forget(self, now: float) -> None:
         """What is kept of the past has its limits."""
         self._run("forget_beyond", most=MAX_HISTORY)
         self._run("forget_older", oldest=now - HISTORY_S)
         self._run("forget_keys", now=now)
+
+    def _insert(self, name: str, **values: Value) -> int:
+        """The new row's number."""
+        number = self._run(name, **values).lastrowid
+        assert number is not None
+        return number
 
     def _run(self, name: str, **values: Value) -> sqlite3.Cursor:
         return self._database.execute(_QUERIES[name], values)
