@@ -27,7 +27,8 @@ import enum
 from collections.abc import Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.converters import optional
 from twisted.internet.defer import Deferred
 
 from pymail_tx.core.envelope import Envelope
@@ -98,14 +99,14 @@ class Entry:
     delivery_id: int
     sender: str
     recipient: str
-    state: State
+    state: State = field(converter=State)
     accepted_at: float
     due_at: float | None
     attempt: int
     lane: str
     why: str
     target: str
-    wish: Action | None
+    wish: Action | None = field(converter=optional(Action))
     owner: str
     size_bytes: int
 
@@ -133,7 +134,7 @@ class Event:
     port: int | None
     tls: str
     words: str
-    uncertain: bool
+    uncertain: bool = field(converter=bool)
 
 
 @frozen(kw_only=True)
@@ -167,8 +168,8 @@ class Destination:
     """
 
     domain: str
-    waiting: int
-    held: int
+    waiting: int = field(converter=int)
+    held: int = field(converter=int)
     oldest_at: float
     next_due_at: float | None
     why: str

@@ -30,6 +30,7 @@ from pymail_tx.spool.interface import (
     SpoolError,
     SpoolLost,
 )
+from pymail_tx.spool.policies import StoredPolicy
 from pymail_tx.spool.sqlite_contents import ComingIn, SQLiteContentWriter
 from pymail_tx.spool.sqlite_file import explained, explaining, only_relay, relays_connection
 from pymail_tx.spool.sqlite_tables import Tables, new_epoch
@@ -40,8 +41,9 @@ T = TypeVar("T")
 @define(eq=False)
 class SQLiteSpool:
     """
-    Implements L{Spool<pymail_tx.spool.interface.Spool>}; what each method
-    promises is told there.
+    Implements L{Spool<pymail_tx.spool.interface.Spool>} and L{KeepsPolicies
+    <pymail_tx.spool.policies.KeepsPolicies>}; what each method promises is told
+    there.
     """
 
     _tables: Tables
@@ -109,6 +111,18 @@ class SQLiteSpool:
 
     def next_due_at(self, *, busy: Collection[str] = ()) -> Deferred[float | None]:
         return self._submit(partial(self._tables.next_due_at, busy))
+
+    def load_policy(self, domain: str) -> Deferred[StoredPolicy | None]:
+        return self._submit(partial(self._tables.load_policy, domain))
+
+    def save_policy(self, policy: StoredPolicy) -> Deferred[None]:
+        return self._submit(partial(self._tables.save_policy, policy))
+
+    def forget_policy(self, domain: str) -> Deferred[None]:
+        return self._submit(partial(self._tables.forget_policy, domain))
+
+    def policies_due(self, now: float) -> Deferred[Sequence[str]]:
+        return self._submit(partial(self._tables.policies_due, now))
 
     def close(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._close())

@@ -135,8 +135,12 @@ CREATE TABLE policies (
     domain     TEXT PRIMARY KEY,
     policy_id  TEXT NOT NULL,
     fetched_at REAL NOT NULL,
-    policy     TEXT NOT NULL  -- as it was fetched
+    used_at    REAL NOT NULL,
+    refresh_at REAL NOT NULL,
+    policy     TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX policies_to_refresh ON policies (refresh_at);
 
 INSERT INTO relays (name, epoch) SELECT 'relay', epoch FROM relay;
 

@@ -125,8 +125,14 @@ WHERE id < ifnull((SELECT id FROM history WHERE at >= :oldest ORDER BY id LIMIT 
 DELETE FROM keys WHERE expires_at <= :now;
 
 -- name: load_policy
-SELECT policy_id, fetched_at, policy FROM policies WHERE domain = :domain;
+SELECT domain, policy_id, fetched_at, used_at, refresh_at, policy FROM policies WHERE domain = :domain;
 
 -- name: save_policy
-INSERT OR REPLACE INTO policies (domain, policy_id, fetched_at, policy)
-VALUES (:domain, :policy_id, :fetched_at, :policy);
+INSERT OR REPLACE INTO policies (domain, policy_id, fetched_at, used_at, refresh_at, policy)
+VALUES (:domain, :policy_id, :fetched_at, :used_at, :refresh_at, :policy);
+
+-- name: forget_policy
+DELETE FROM policies WHERE domain = :domain;
+
+-- name: policies_due
+SELECT domain FROM policies WHERE refresh_at <= :now ORDER BY refresh_at;

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from attrs import define, field
+from attrs import asdict, define, field, fields
 
 from pymail_tx.core.envelope import Recipient
 from pymail_tx.spool.interface import (
@@ -29,6 +29,7 @@ from pymail_tx.spool.interface import (
     Result,
     StoredContent,
 )
+from pymail_tx.spool.policies import StoredPolicy
 from pymail_tx.spool.queries import Value, named_queries
 from pymail_tx.spool.sqlite_contents import ComingIn, SQLiteContent
 from pymail_tx.spool.sqlite_rows import (
@@ -52,6 +53,7 @@ PAGES_A_SLICE = 1_000
 """Given back to the disk in one transaction: some 10 ms of moving pages to where there is room."""
 
 _QUERIES = named_queries("sqlite_queries.sql")
+_POLICY_COLUMNS = tuple(field.name for field in fields(StoredPolicy))
 _INTERRUPTION: dict[str, Value] = {"first_s": FIRST_INTERRUPTION_S, "most_s": LONGEST_INTERRUPTION_S}
 
 
@@ -217,6 +219,23 @@ class Tables:
             (at for lane in self._lanes(busy) for (at,) in self._run("next_due_in_lane", lane=lane).fetchall()),
             default=None,
         )
+
+    # Policies
+
+    def load_policy(self, domain: str) -> StoredPolicy | None:
+        rows = self._run("load_policy", domain=domain).fetchall()
+        return StoredPolicy(**dict(zip(_POLICY_COLUMNS, rows[0], strict=True))) if rows else None
+
+    def save_policy(self, policy: StoredPolicy) -> None:
+        self._run("save_policy", **asdict(policy))
+
+    def forget_policy(self, domain: str) -> None:
+        self._run("forget_policy", domain=domain)
+
+    def policies_due(self, now: float) -> list[str]:
+        return [domain for (domain,) in self._run("policies_due", now=now).fetchall()]
+
+    # Space
 
     def give_space_back(self) -> bool:
         """
