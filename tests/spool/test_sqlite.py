@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from pymail_tx.core.envelope import Envelope, Recipient
 from pymail_tx.core.outcome import Outcome, Peer, Status, by_reason
 from pymail_tx.spool.interface import (
     FIRST_INTERRUPTION_S,
@@ -97,6 +98,101 @@ class AcceptTests(TablesTestCase):
         [due] = self.claim()
         self.record(due, Status.DELIVERED)
         self.assertGreater(self.accept(), first)
+
+
+class EnvelopeTests(TablesTestCase):
+    def test_the_whole_envelope_comes_out_as_it_went_in(self) -> None:
+        for envelope in (
+            Envelope("", ["postmaster"]),
+            Envelope("alice@example.org", ["bob@example.net"], requiretls=True, smtputf8=True),
+            Envelope("jürgen@example.org", ["bob@bücher.example", '"b o"@example.net'], ret="FULL", envid="a+b=c"),
+            Envelope(
+                "alice@example.org",
+                [
+                    Recipient("a@example.net", notify="NEVER"),
+                    Recipient("b@example.net", notify=("SUCCESS", "DELAY"), orcpt="rfc822;rob@example.org"),
+                    Recipient("c@example.net", orcpt="utf-8;jürgen@example.org"),
+                ],
+                ret="HDRS",
+            ),
+        ):
+            self.got(self.spool.accept(NewMessage(envelope=envelope, content=b"", submitter="user:x"), now=NOW))
+            self.reopened()
+            [due] = self.claim()
+            self.assertEqual([due.envelope, due.submitter], [envelope, "user:x"])
+            self.record(due, *[Status.DELIVERED] * len(due.deliveries))
+
+    def test_a_message_of_1000_recipients_ends_in_linear_time(self) -> None:
+        self.accept(*(f"r{number}@example.net" for number in range(1_000)))
+        [due] = self.claim()
+        steps = [0]
+        database = self.spool._tables._database
+        database.set_progress_handler(lambda: steps.append(0), 1_000)  # every 1,000 instructions of SQLite's machine
+        self.record(due, *[Status.DELIVERED] * 1_000)
+        self.assertEqual(self.rows("SELECT * FROM deliveries"), [])
+        self.assertLess(len(steps), 2_000)
+
+    def test_the_sender_is_told_of_a_delay_once(self) -> None:
+        self.accept()
+        [due] = self.claim()
+        self.assertFalse(due.deliveries[0].warned)
+        for warned in (True, False):
+            waits = Result(
+                delivery_id=due.deliveries[0].id,
+                outcome=outcome(Status.DEFERRED),
+                next_attempt_at=NOW,
+                warned=warned,
+            )
+            self.got(self.spool.record([waits], now=NOW))
+            [due] = self.claim()
+            self.assertTrue(due.deliveries[0].warned)
+
+
+class ClaimAtOnceTests(TablesTestCase):
+    def test_a_message_is_claimed_by_the_commit_that_accepts_it(self) -> None:
+        new = message("a@example.net", "b@example.net")
+        accepted = self.got(self.spool.accept_and_claim(new, now=NOW, lanes=["x", "y"]))
+        due = accepted.due
+        assert due
+        self.assertEqual([due.envelope, due.content, due.due_at], [new.envelope, new.content, NOW])
+        self.assertEqual(
+            self.rows("SELECT state, attempt, due_at, lane, owner, epoch FROM deliveries"),
+            [("claimed", 1, NOW + FIRST_INTERRUPTION_S, lane, "relay", 1) for lane in "xy"],
+        )
+        self.assertEqual(self.claim(), [])
+        self.record(due, Status.DELIVERED, Status.DELIVERED)
+        self.assertEqual(self.rows("SELECT * FROM messages"), [])
+
+    def test_it_outlives_a_crash_like_any_claim(self) -> None:
+        self.got(self.spool.accept_and_claim(message(), now=NOW))
+        self.reopened()
+        self.assertEqual(self.got(self.spool.release(now=NOW)), 1)
+        [due] = self.claim(now=NOW + FIRST_INTERRUPTION_S)
+        self.assertEqual(attempts(due), (1,))
+
+
+class OwnerTests(TablesTestCase):
+    def test_a_record_of_another_owner_is_ignored(self) -> None:
+        self.accept()
+        [due] = self.claim()
+        with closing(sqlite3.connect(self.path)) as other:
+            other.execute("UPDATE deliveries SET owner = 'another relay'")
+            other.commit()
+        self.record(due, Status.DELIVERED)
+        self.got(self.spool.give_back(due, now=NOW, lane=""))
+        self.assertEqual(self.rows("SELECT state, owner FROM deliveries"), [("claimed", "another relay")])
+
+    def test_every_opening_has_an_epoch_of_its_own_whoever_opens(self) -> None:
+        for relay, epoch in (("one", 2), ("two", 3), ("one", 4)):
+            self.closed(self.spool)
+            self.spool = SQLiteSpool.open(
+                self.path,
+                run_in_thread=self.turns.run_in_thread,
+                call_in_caller=self.turns.call_in_caller,
+                relay=relay,
+            )
+            self.assertEqual([self.spool._tables.owner, self.spool._tables.epoch], [relay, epoch])
+        self.addCleanup(self.closed, self.spool)
 
 
 class ClaimTests(TablesTestCase):

@@ -39,7 +39,11 @@ class Turns:
     def run(self) -> None:
         """Until nothing is left to do."""
         while self._in_thread or self._in_caller:
-            (self._in_caller or self._in_thread).popleft()()
+            self.step()
+
+    def step(self) -> None:
+        """One turn: of the caller's, if something waits there."""
+        (self._in_caller or self._in_thread).popleft()()
 
 
 class SpoolTestCase(SynchronousTestCase):
