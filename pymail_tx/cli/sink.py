@@ -19,13 +19,12 @@ from functools import partial
 import click
 from attrs import define, field
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
 from pymail_tx.cli.help import Command
 from pymail_tx.cli.mistake import Prevented, naming
 from pymail_tx.cli.running import run
-from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Status
 from pymail_tx.core.reply import printable
 from pymail_tx.core.routes import Routes
@@ -33,7 +32,7 @@ from pymail_tx.relay.ingress import IngressFactory
 from pymail_tx.relay.listening import Endpoint, where
 from pymail_tx.relay.maildir import MaildirCourier
 from pymail_tx.relay.options import our_name
-from pymail_tx.spool.interface import NewMessage, SpoolError
+from pymail_tx.spool.interface import ContentWriter, NewMessage, SpoolError
 
 DEFAULT_LISTEN = "tcp:2526:interface=127.0.0.1"
 """Beside the relay of C{make run}."""
@@ -90,6 +89,10 @@ class Sink:
         """
         return Deferred.fromCoroutine(self._accept(message))
 
+    def begin_content(self) -> ContentWriter:
+        """What is shown is held in memory."""
+        return _Gathered()
+
     async def _accept(self, message: NewMessage) -> int:
         if self._maildir:
             await self._keep(self._maildir, message)
@@ -98,11 +101,39 @@ class Sink:
         return self.count
 
     async def _keep(self, maildir: MaildirCourier, message: NewMessage) -> None:
-        report = await maildir.send(Envelope(message.sender, message.recipients), message.content)
+        report = await maildir.send(message.envelope, _octets(message))
         for outcome in report.outcomes:
             if outcome.status is not Status.DELIVERED:
                 click.echo(f"pymail-tx: {outcome.reason}", err=True)
                 raise SpoolError(outcome.reason)
+
+
+@define
+class _Gathered:
+    """A L{ContentWriter <pymail_tx.spool.interface.ContentWriter>} into memory."""
+
+    octets: bytearray = field(factory=bytearray)
+
+    @property
+    def size_bytes(self) -> int:
+        """See L{ContentWriter}."""
+        return len(self.octets)
+
+    def write(self, block: bytes) -> Deferred[None]:
+        """See L{ContentWriter}."""
+        self.octets += block
+        return succeed(None)
+
+    def abandon(self) -> None:
+        """See L{ContentWriter}."""
+        self.octets.clear()
+
+
+def _octets(message: NewMessage) -> bytes:
+    if isinstance(message.content, bytes):
+        return message.content
+    assert isinstance(message.content, _Gathered), "made by begin_content"
+    return bytes(message.content.octets)
 
 
 def shown(message: NewMessage, *, verbose: bool) -> str:
@@ -112,15 +143,16 @@ def shown(message: NewMessage, *, verbose: bool) -> str:
 
     @param verbose: with its content.
     """
+    content = _octets(message)
     facts = {
-        "From": message.sender or "<>",
-        "To": ", ".join(message.recipients),
-        "Subject": _subject(message.content) or "(none)",
-        "Size": f"{len(message.content)} octets",
+        "From": message.envelope.sender or "<>",
+        "To": ", ".join(one.address for one in message.envelope.recipients),
+        "Subject": _subject(content) or "(none)",
+        "Size": f"{len(content)} octets",
     }
     lines = [f"{name + ':':<9}{printable(fact)}" for name, fact in facts.items()]
     if verbose:
-        text = message.content.decode("utf-8", "backslashreplace")
+        text = content.decode("utf-8", "backslashreplace")
         lines += ["", *(f"  {printable(line.expandtabs())}".rstrip() for line in text.split("\r\n"))]
     return "\n".join([*lines, ""])
 

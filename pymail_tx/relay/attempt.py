@@ -19,12 +19,12 @@ def settle(due: Due, report: Report, plan: RetryPlan, *, now: float) -> tuple[Re
     @param now: when the attempt ended.
     """
     results = []
-    for delivery_id, attempt, outcome in zip(due.delivery_ids, due.attempts, report.outcomes, strict=True):
+    for delivery, outcome in zip(due.deliveries, report.outcomes, strict=True):
         deferred = outcome.status is Status.DEFERRED
-        delay_s = plan.delay_after(attempt) if deferred else None
-        final = outcome if delay_s or not deferred else _given_up(outcome, attempt, now - due.accepted_at)
+        delay_s = plan.delay_after(delivery.attempt) if deferred else None
+        final = outcome if delay_s or not deferred else _given_up(outcome, delivery.attempt, now - due.accepted_at)
         next_attempt_at = now + delay_s if delay_s else None
-        results.append(Result(delivery_id=delivery_id, outcome=final, next_attempt_at=next_attempt_at))
+        results.append(Result(delivery_id=delivery.id, outcome=final, next_attempt_at=next_attempt_at))
     return tuple(results)
 
 

@@ -4,12 +4,15 @@ Who carries mail out of the relay: what the scheduler asks of a route's target.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from twisted.internet.defer import Deferred
 
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Report
+
+Content = bytes | BinaryIO
+"""A message's content: in memory, or a file that can be sought and holds it from its beginning."""
 
 
 class Courier(Protocol):
@@ -25,9 +28,9 @@ class Courier(Protocol):
         """
         ...
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         """
-        Try to deliver. Fires with one outcome for each recipient, in order,
+        Try to deliver. A file stays open until then. Fires with one outcome for each recipient, in order,
         whatever the world does; a failure other than C{CancelledError} is a
         bug. Cancelling ends the attempt as soon as can be; what is already
         decided may still come as a Report.

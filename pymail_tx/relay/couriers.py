@@ -20,7 +20,7 @@ from pymail_tx.core.outcome import Peer, Report, Status, by_reason
 from pymail_tx.core.routes import PasswordSource, Route, Routes, Scheme, Target, TLSPolicy
 from pymail_tx.net.agent import SMTPAgent
 from pymail_tx.net.internet import Asked
-from pymail_tx.relay.courier import Courier
+from pymail_tx.relay.courier import Content, Courier
 from pymail_tx.relay.maildir import MaildirCourier, RunInThread
 from pymail_tx.relay.passwords import with_password
 
@@ -58,7 +58,7 @@ class SameVerdict:
     status: Status
     reason: str
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         """See L{Courier}."""
         verdicts = (by_reason(to.address, self.status, self.reason, _NOBODY) for to in envelope.recipients)
         return succeed(Report(tuple(verdicts)))
@@ -75,7 +75,7 @@ class AgentCourier:
     key: str
     _agent: SMTPAgent
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         """See L{Courier}."""
         return self._agent.send(envelope, content)
 
@@ -106,6 +106,8 @@ class Couriers:
 
     _routes: Routes
     _couriers: Mapping[Target, Courier]
+    _surroundings: Surroundings
+    _named: dict[Target, Courier] = field(init=False, factory=dict)
 
     @classmethod
     def of(cls, routes: Routes, surroundings: Surroundings, kept: Couriers | None = None) -> Couriers:
@@ -128,12 +130,12 @@ class Couriers:
                 problems[place] = str(problem).removeprefix(f"{problem.field}: ")
         if problems:
             raise BadRoutes(problems)
-        return cls(routes, couriers)
+        return cls(routes, couriers, surroundings)
 
     def without(self, others: Couriers) -> list[Courier]:
         """Those that do not serve among the others."""
         serving = {id(courier) for courier in others._couriers.values()}
-        return [courier for courier in self._couriers.values() if id(courier) not in serving]
+        return [courier for courier in self._all() if id(courier) not in serving]
 
     def courier_for(self, domain: str) -> Courier:
         """
@@ -142,9 +144,25 @@ class Couriers:
         route = self._routes.find(domain)
         return self._couriers[route.target] if route else NO_ROUTE
 
+    def courier_to(self, text: str) -> Courier:
+        """
+        The courier to a target that an operator named, which is made when it is
+        first asked for.
+
+        @raise BadArgument: it cannot be delivered to.
+        """
+        route = Route.parse(f"*={text}")
+        courier = self._couriers.get(route.target) or self._named.get(route.target)
+        if courier is None:
+            courier = self._named[route.target] = _courier(route, self._surroundings)
+        return courier
+
     def close(self) -> Deferred[None]:
         """Close all of them; fires when the last is."""
-        return DeferredList([courier.close() for courier in self._couriers.values()]).addCallback(lambda _: None)
+        return DeferredList([courier.close() for courier in self._all()]).addCallback(lambda _: None)
+
+    def _all(self) -> list[Courier]:
+        return [*self._couriers.values(), *self._named.values()]
 
 
 def _courier(route: Route, surroundings: Surroundings) -> Courier:

@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pymail_tx.core.address import Mailbox
+from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.routes import Routes, Scheme
 from pymail_tx.relay.arguments import MAIL_PARAMETERS, Refused, Transaction, no_argument, path_and_parameters
@@ -341,8 +342,8 @@ class SMTPServer(LineReceiver):
         assert self._transaction is not None
         relay, transaction = self._relay, self._transaction
         message = NewMessage(
-            sender=transaction.sender,
-            recipients=tuple(transaction.recipients),
+            envelope=Envelope(transaction.sender, transaction.recipients),
+            submitter=self._client,
             content=self._content.message(self._received(transaction)),
         )
         self._reset()

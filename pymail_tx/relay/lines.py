@@ -9,6 +9,7 @@ few such couriers do not hold all the places either.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from attrs import define, field, frozen
 
@@ -27,8 +28,11 @@ MAX_LINE = 50
 MAX_HELD = 100
 """Groups held in all."""
 
-MAX_HELD_OCTETS = 64 * 2**20
-"""Of content held in all. One message of the largest size, 50 MiB, may come on top."""
+MAX_HELD_FRESH = 75
+"""Groups held when a fresh message may still join from memory: what waits in the spool has the rest."""
+
+MAX_HELD_OCTETS = 4 * 2**20
+"""Of content held in all. Of a message that is larger than a part only one part counts."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -58,11 +62,12 @@ class Lines:
     _sending: int = 0
     _held: int = 0
     _held_octets: int = 0
+    _promised: int = 0
 
     @property
     def room(self) -> int:
         """How many more groups may join."""
-        return MAX_HELD - self._held if self.room_octets > 0 else 0
+        return max(0, MAX_HELD - self._held - self._promised) if self.room_octets > 0 else 0
 
     @property
     def room_octets(self) -> int:
@@ -74,6 +79,22 @@ class Lines:
         """Couriers whose line is full."""
         return tuple(key for key, line in self._lines.items() if line.held >= MAX_LINE)
 
+    def promise(self, keys: Iterable[str]) -> bool:
+        """
+        Keep room for a fresh message that goes to these couriers, until L{redeem}.
+
+        @return: C{False} if there is none.
+        """
+        busy = self.busy
+        if not self.room or self._held + self._promised >= MAX_HELD_FRESH or any(key in busy for key in keys):
+            return False
+        self._promised += 1
+        return True
+
+    def redeem(self) -> None:
+        """The fresh message is here now, or will not come."""
+        self._promised -= 1
+
     def join(self, group: Group) -> bool:
         """
         @return: C{False} if there is no room, and the group has to go back.
@@ -84,7 +105,7 @@ class Lines:
         line.waiting.append(group)
         line.held += 1
         self._held += 1
-        self._held_octets += len(group.due.content)
+        self._held_octets += group.due.held_octets
         return True
 
     def next(self) -> Group | None:
@@ -107,7 +128,7 @@ class Lines:
         line = self._lines[group.courier.key]
         line.held -= 1
         self._held -= 1
-        self._held_octets -= len(group.due.content)
+        self._held_octets -= group.due.held_octets
         if not line.held:
             del self._lines[group.courier.key]
 

@@ -15,14 +15,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 
+from pymail_tx.core.content import BLOCK_OCTETS
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Outcome, Peer, Report, Status, by_reason
+from pymail_tx.relay.courier import Content
 
 RunInThread = Callable[[Callable[[], None]], Deferred[None]]
 """Runs a function that blocks, away from the caller's thread; fires with its result in the caller's."""
@@ -50,7 +53,7 @@ class MaildirCourier:
     new_token: Callable[[], str]
     run_in_thread: RunInThread
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         """
         Deliver. A disk that is full or a directory that cannot be written
         defers: somebody will see to it. Cancelled, the delivery goes on.
@@ -61,11 +64,11 @@ class MaildirCourier:
         """There is nothing to close."""
         return succeed(None)
 
-    async def _send(self, envelope: Envelope, content: bytes) -> Report:
+    async def _send(self, envelope: Envelope, content: Content) -> Report:
         name = _file_name(self.wall_clock(), self.new_token(), self.hostname)
-        octets = _head(envelope) + content.replace(b"\r\n", b"\n")
+        blocks = chain([_head(envelope)], _as_lines(content))
         try:
-            await self.run_in_thread(partial(_deliver, self.path, name, octets))
+            await self.run_in_thread(partial(_deliver, self.path, name, blocks))
         except OSError as problem:
             status, reason = Status.DEFERRED, _reason(problem, self.path)
         else:
@@ -101,7 +104,20 @@ def _reason(problem: OSError, path: str) -> str:
     return f"{code} cannot write into maildir {path}: {problem.strerror or problem}"
 
 
-def _deliver(path: str, name: str, octets: bytes) -> None:
+def _as_lines(content: Content) -> Iterator[bytes]:
+    """The content with lines that end in LF, a block at a time; a CR at a block's end waits for what follows."""
+    if isinstance(content, bytes):
+        yield content.replace(b"\r\n", b"\n")
+        return
+    rest = b""
+    while block := content.read(BLOCK_OCTETS):
+        block = rest + block
+        rest = b"\r" if block.endswith(b"\r") else b""
+        yield block[: len(block) - len(rest)].replace(b"\r\n", b"\n")
+    yield rest
+
+
+def _deliver(path: str, name: str, blocks: Iterable[bytes]) -> None:
     """
     Blocks until the message is on the disk.
 
@@ -111,7 +127,7 @@ def _deliver(path: str, name: str, octets: bytes) -> None:
     partly, whole = os.path.join(path, "tmp", name), os.path.join(path, "new", name)
     with open(partly, "xb", opener=partial(os.open, mode=0o600)) as file:
         try:
-            file.write(octets)
+            file.writelines(blocks)
             file.flush()
             os.fsync(file.fileno())
             os.rename(partly, whole)

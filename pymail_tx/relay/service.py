@@ -53,7 +53,7 @@ from pymail_tx.relay.making import make
 from pymail_tx.relay.options import Options, complaint
 from pymail_tx.relay.ourselves import of_this_machine, ourselves
 from pymail_tx.relay.scheduler import STOP_GRACE_S, Scheduler
-from pymail_tx.spool.interface import SpoolError
+from pymail_tx.spool.interface import SpoolError, SpoolLost
 from pymail_tx.spool.sqlite import SQLiteSpool
 
 __all__ = ["Options", "RelayService", "makeService"]
@@ -113,10 +113,13 @@ class RelayService(Service):
             self._settings.spool.path,
             run_in_thread=self._spool_thread.callInThread,
             call_in_caller=self._reactor.callFromThread,
+            relay=self._settings.hostname,
+            on_lost=_end_now,
         )
         self._scheduler = Scheduler(
             self._spool,
             self._courier_for,
+            courier_to=self._courier_to,
             clock=self._reactor,
             wall_clock=time.time,
             plan=self._settings.retry.plan,
@@ -124,13 +127,13 @@ class RelayService(Service):
             new_token=_new_token,
         )
         self._ingress = IngressFactory(
-            spool=self._spool,
+            spool=self._scheduler,
             routes=self._settings.routes,
             hostname=self._settings.hostname,
             clock=self._reactor,
             wall_clock=time.time,
             new_token=_new_token,
-            accepted=self._scheduler.wake,
+            accepted=lambda: None,  # the scheduler has it already
         )
         self._listeners = Listeners(lambda endpoint: self._ingress)
         self._listeners.open(self._endpoints)
@@ -215,6 +218,9 @@ class RelayService(Service):
     def _courier_for(self, domain: str) -> Courier:
         return self._couriers.courier_for(domain)
 
+    def _courier_to(self, target: str) -> Courier:
+        return self._couriers.courier_to(target)
+
     async def _stop(self) -> None:
         await self._changing.acquire()  # for good: what stops is not changed any more
         ending = [self._listeners.close(), self._ingress.stop(), self._scheduler.stop()]
@@ -296,6 +302,13 @@ def _exit_0(reactor: ReactorBase) -> None:
     """Twisted would end the process with SIGTERM itself, as if it had not stopped in an orderly way."""
     with suppress(ReactorNotRunning):  # a second signal
         reactor.stop()
+
+
+def _end_now(problem: SpoolLost) -> None:
+    """Without another reply to anybody: whatever the disk does not hold was never accepted."""
+    _log.critical("{problem}", event="spool_lost", problem=str(problem))
+    sys.stdout.flush()
+    os._exit(os.EX_IOERR)
 
 
 def _new_token() -> str:

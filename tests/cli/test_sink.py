@@ -12,6 +12,7 @@ import subprocess
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.cli.sink import shown
+from pymail_tx.core.envelope import Envelope
 from pymail_tx.spool.interface import NewMessage
 from tests.cli.processes import COMMAND, LIMIT_S, ProcessCase
 from tests.peers import eventually, free_port, is_listening
@@ -19,7 +20,7 @@ from tests.peers import eventually, free_port, is_listening
 
 class Showing(SynchronousTestCase):
     def shown(self, content: bytes, *, sender: str = "joe@example.org", verbose: bool = False) -> list[str]:
-        message = NewMessage(sender=sender, recipients=("ann@example.com", "bob@example.com"), content=content)
+        message = NewMessage(envelope=Envelope(sender, ("ann@example.com", "bob@example.com")), content=content)
         return shown(message, verbose=verbose).split("\n")
 
     def test_who_to_whom_about_what_and_how_much(self) -> None:

@@ -11,7 +11,7 @@ from pymail_tx.core.outcome import Outcome, Peer, Report, Status, by_reason, by_
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.retry import RetryPlan
 from pymail_tx.relay.attempt import failures, settle
-from pymail_tx.spool.interface import Due
+from pymail_tx.spool.interface import Delivery, Due
 
 PLAN = RetryPlan.parse("1*30m 1*1h")
 ADDRESSES = ("a@example.net", "b@example.net", "c@example.net")
@@ -22,8 +22,7 @@ def due(*attempts: int) -> Due:
     return Due(
         message_id=1,
         envelope=Envelope("", ADDRESSES[: len(attempts)]),
-        delivery_ids=tuple(range(len(attempts))),
-        attempts=attempts,
+        deliveries=tuple(Delivery(id=number, attempt=attempt) for number, attempt in enumerate(attempts)),
         due_at=0,
         accepted_at=0,
         content=b"",

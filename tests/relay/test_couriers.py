@@ -156,6 +156,33 @@ class Changing(CouriersCase):
         self.assertEqual(list(wrong.problems), [0, 2])
 
 
+class Named(CouriersCase):
+    def test_an_operators_target_has_its_courier_made_once(self) -> None:
+        couriers = self.couriers("*=maildir:m")
+        named = couriers.courier_to("smtp://backup.example.net:2525")
+        self.assertIsInstance(named, AgentCourier)
+        self.assertIs(couriers.courier_to("smtp://backup.example.net:2525"), named)
+
+    def test_a_target_that_a_route_has_too_shares_its_courier(self) -> None:
+        couriers = self.couriers("example.org=smtp://h", "*=discard:")
+        self.assertIs(couriers.courier_to("smtp://h:25"), couriers.courier_for("example.org"))
+
+    def test_what_is_no_target_is_refused(self) -> None:
+        with self.assertRaises(BadArgument):
+            self.couriers("*=discard:").courier_to("nowhere")
+
+    def test_closing_closes_it_too(self) -> None:
+        couriers = self.couriers("*=discard:")
+        named = couriers.courier_to("smtp://h")
+        self.assertIsNone(self.successResultOf(couriers.close()))
+        self.assertIn("closed", self.failureResultOf(named.send(_ENVELOPE, b"")).getErrorMessage())
+
+    def test_one_that_an_operator_named_is_told_among_those_that_serve_no_more(self) -> None:
+        before = self.couriers("*=discard:")
+        named = before.courier_to("smtp://h")
+        self.assertEqual(before.without(self.couriers("*=discard:", kept=before)), [named])
+
+
 class Passwords(CouriersCase):
     def test_a_password_is_read_from_the_environment(self) -> None:
         self.assertIsNotNone(self.couriers("*=smtp://joe@h?password_env=RELAY_PASSWORD"))

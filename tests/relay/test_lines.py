@@ -10,8 +10,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Report
-from pymail_tx.relay.lines import MAX_HELD, MAX_HELD_OCTETS, MAX_LINE, MAX_SENDS, MAX_SENDS_A_COURIER, Group, Lines
-from pymail_tx.spool.interface import Due
+from pymail_tx.relay.courier import Content
+from pymail_tx.relay.lines import (
+    MAX_HELD,
+    MAX_HELD_FRESH,
+    MAX_HELD_OCTETS,
+    MAX_LINE,
+    MAX_SENDS,
+    MAX_SENDS_A_COURIER,
+    Group,
+    Lines,
+)
+from pymail_tx.spool.interface import PART_OCTETS, Delivery, Due
 
 
 @frozen
@@ -20,7 +30,7 @@ class Idle:
 
     key: str
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         raise AssertionError("not in this test")
 
     def close(self) -> Deferred[None]:
@@ -31,8 +41,7 @@ def group(key: str = "a", content: bytes = b"") -> Group:
     due = Due(
         message_id=1,
         envelope=Envelope("", ["bob@example.net"]),
-        delivery_ids=(1,),
-        attempts=(1,),
+        deliveries=(Delivery(id=1),),
         due_at=0,
         accepted_at=0,
         content=content,
@@ -93,10 +102,34 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.lines.room, 0)
 
     def test_content_fills_the_room_too(self) -> None:
-        self.lines.join(group("a", bytes(MAX_HELD_OCTETS - 1)))
-        self.assertEqual([self.lines.room_octets, self.lines.room], [1, MAX_HELD - 1])
-        self.lines.join(group("a", b"x"))
+        whole = MAX_HELD_OCTETS // PART_OCTETS
+        for number in range(whole - 1):
+            self.lines.join(group("ab"[number % 2], bytes(PART_OCTETS)))
+        self.lines.join(group("a", bytes(PART_OCTETS - 1)))
+        self.assertEqual([self.lines.room_octets, self.lines.room], [1, MAX_HELD - whole])
+        self.lines.join(group("b", b"x"))
         self.assertEqual(self.lines.room, 0)
+
+    def test_of_a_large_message_only_a_part_takes_room(self) -> None:
+        self.lines.join(group("a", bytes(PART_OCTETS + 1)))
+        self.assertEqual(self.lines.room_octets, MAX_HELD_OCTETS - PART_OCTETS)
+
+    def test_a_fresh_message_is_promised_room_that_nobody_else_gets(self) -> None:
+        self.joined(MAX_LINE - 1, "a")
+        self.assertTrue(self.lines.promise(["a", "b"]))
+        self.assertEqual(self.lines.room, MAX_HELD - MAX_LINE)
+        self.lines.redeem()
+        self.assertEqual(self.lines.room, MAX_HELD - MAX_LINE + 1)
+
+    def test_no_fresh_message_is_promised_room_in_a_full_line(self) -> None:
+        self.joined(MAX_LINE, "a")
+        self.assertFalse(self.lines.promise(["b", "a"]))
+        self.assertTrue(self.lines.promise(["b"]))
+
+    def test_the_last_quarter_is_for_what_waits_in_the_spool(self) -> None:
+        self.joined(MAX_LINE, "a")
+        promised = [self.lines.promise(["b"]) for _ in range(MAX_HELD_FRESH - MAX_LINE + 1)]
+        self.assertEqual(promised, [True] * (MAX_HELD_FRESH - MAX_LINE) + [False])
 
     def test_clearing_takes_out_what_was_not_begun(self) -> None:
         self.joined(MAX_SENDS_A_COURIER + 2)

@@ -5,6 +5,7 @@ A message is in the maildir whole or not at all.
 from __future__ import annotations
 
 import errno
+import io
 import mailbox
 import os
 import stat
@@ -14,8 +15,10 @@ from twisted.internet.defer import Deferred, execute
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
+from pymail_tx.core.content import BLOCK_OCTETS
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.outcome import Report, Status
+from pymail_tx.relay.courier import Content
 from pymail_tx.relay.maildir import MaildirCourier
 
 _CONTENT = b"Subject: x\r\n\r\n.line\r\nd\xc3\xa9j\xc3\xa0\r\n"
@@ -42,6 +45,24 @@ class Maildirs(SynchronousTestCase):
         self._send()
         expected = b"Return-Path: <>\nDelivered-To: ann@example.com\n" + _CONTENT.replace(b"\r\n", b"\n")
         self.assertEqual(self._files("new")[0].getContent(), expected)
+
+    def test_a_file_is_delivered_as_what_is_in_it_wherever_its_blocks_end(self) -> None:
+        for size in (0, BLOCK_OCTETS - 1, BLOCK_OCTETS, BLOCK_OCTETS + 1, 3 * BLOCK_OCTETS):
+            content = (b"x\r" * size)[: size - 1] + b"\r\n" if size else b""
+            self._send(content=io.BytesIO(content), recipients=["ann@example.com"])
+            [file] = self._files("new")
+            rest = file.getContent().partition(b"Delivered-To: ann@example.com\n")[2]
+            self.assertEqual(rest, content.replace(b"\r\n", b"\n"), size)
+            file.remove()
+
+    def test_a_file_that_cannot_be_read_defers_and_leaves_nothing_behind(self) -> None:
+        class Unreadable(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                raise OSError("gone")
+
+        [outcome] = self._send(content=Unreadable()).outcomes
+        self.assertIs(outcome.status, Status.DEFERRED)
+        self.assertEqual([self._files("tmp"), self._files("new")], [[], []])
 
     def test_all_recipients_of_an_attempt_share_a_file_that_names_them(self) -> None:
         report = self._send(recipients=["ann@example.com", "bob@example.com"])
@@ -108,7 +129,12 @@ class Maildirs(SynchronousTestCase):
         self.assertIn(self.path, outcome.reason)
 
     def _send(
-        self, *, sender: str = "", recipients: Sequence[str] = ("ann@example.com",), hostname: str = "relay.example"
+        self,
+        *,
+        sender: str = "",
+        recipients: Sequence[str] = ("ann@example.com",),
+        hostname: str = "relay.example",
+        content: Content = _CONTENT,
     ) -> Report:
         courier = MaildirCourier(
             key="maildir:m",
@@ -118,7 +144,7 @@ class Maildirs(SynchronousTestCase):
             new_token=lambda: next(self.tokens),
             run_in_thread=_at_once,
         )
-        report = self.successResultOf(courier.send(Envelope(sender, recipients), _CONTENT))
+        report = self.successResultOf(courier.send(Envelope(sender, recipients), content))
         self.assertIsNone(self.successResultOf(courier.close()))
         return report
 

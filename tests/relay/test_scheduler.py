@@ -8,20 +8,24 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import pairwise
+from typing import BinaryIO
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs
 
-from pymail_tx.core.envelope import Envelope
+from pymail_tx.core.envelope import Envelope, Recipient
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.outcome import Outcome, Peer, Report, Status, by_reason, by_reply
 from pymail_tx.core.reply import Reply
 from pymail_tx.core.retry import DEFAULT_PLAN
-from pymail_tx.relay.courier import Courier
+from pymail_tx.relay.courier import Content, Courier
 from pymail_tx.relay.lines import MAX_HELD, MAX_LINE, MAX_SENDS_A_COURIER
-from pymail_tx.relay.scheduler import SPOOL_RETRY_S, STOP_GRACE_S, Scheduler
+from pymail_tx.relay.scheduler import LONGEST_REST_S, SPOOL_RETRY_S, STOP_GRACE_S, Scheduler
+from pymail_tx.spool.administration import Action, Selection
+from pymail_tx.spool.interface import NewMessage, SpoolError
+from pymail_tx.spool.sqlite_administration import SQLiteAdministration
 from tests.spool.turns import SpoolTestCase, message
 
 EPOCH = 1_700_000_000
@@ -59,11 +63,16 @@ class ScriptedCourier:
     sends: list[tuple[int, tuple[str, ...]]] = field(factory=list)
     contents: list[bytes] = field(factory=list)
     waiting: list[tuple[Deferred[Report], Report]] = field(factory=list)
+    envelopes: list[Envelope] = field(factory=list)
+    files: list[BinaryIO] = field(factory=list)
 
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         recipients = tuple(one.address for one in envelope.recipients)
         self.sends.append((int(self.clock.seconds()), recipients))
-        self.contents.append(content)
+        self.envelopes.append(envelope)
+        if not isinstance(content, bytes):
+            self.files.append(content)
+        self.contents.append(content if isinstance(content, bytes) else content.read())
         report = Report(tuple(self.special.get(address, self.script)(address) for address in recipients))
         if not self.slow:
             return succeed(report)
@@ -89,6 +98,7 @@ class SchedulerTestCase(SpoolTestCase):
         return Scheduler(
             self.spool,
             self.courier_for,
+            courier_to=self.courier_to,
             clock=self.clock,
             wall_clock=self.now,
             plan=DEFAULT_PLAN,
@@ -98,6 +108,9 @@ class SchedulerTestCase(SpoolTestCase):
 
     def courier_for(self, domain: str) -> Courier:
         return self.other if domain.startswith("other.") else self.courier
+
+    def courier_to(self, target: str) -> Courier:
+        return {"discard:": self.other}[target]
 
     def now(self) -> float:
         return EPOCH + self.clock.seconds()
@@ -111,9 +124,7 @@ class SchedulerTestCase(SpoolTestCase):
         self.turns.run()
 
     def accept(self, *recipients: str, sender: str = "alice@example.org") -> None:
-        self.got(self.spool.accept(message(*recipients, sender=sender), now=self.now()))
-        self.scheduler.wake()
-        self.turns.run()
+        self.got(self.scheduler.accept(message(*recipients, sender=sender), now=self.now()))
 
     def pass_time(self, seconds: float, step: float = 10) -> None:
         for _ in range(int(seconds // step)):
@@ -123,6 +134,12 @@ class SchedulerTestCase(SpoolTestCase):
     def waiting(self) -> list[tuple[object, ...]]:
         with closing(sqlite3.connect(self.path)) as reader:
             return reader.execute("SELECT recipient, state, due_at, attempt FROM deliveries ORDER BY id").fetchall()
+
+    def sql(self, statements: Sequence[str]) -> None:
+        """Somebody else tampers with the spool's file."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            for statement in statements:
+                other.execute(statement)
 
     def logged(self, event: str) -> list[LogEvent]:
         return [one for one in self.events if one.get("event") == event]
@@ -154,7 +171,7 @@ class DeliveryTests(SchedulerTestCase):
         self.accept("a@example.net", "b@other.example")
         self.assertEqual(
             self.waiting(),
-            [("a@example.net", "delivered", EPOCH + 10, 1), ("b@other.example", "waiting", EPOCH + 1_800, 1)],
+            [("a@example.net", "delivered", None, 1), ("b@other.example", "waiting", EPOCH + 1_800, 1)],
         )
 
     def test_a_thousand_messages_all_arrive_once(self) -> None:
@@ -183,6 +200,145 @@ class DeliveryTests(SchedulerTestCase):
         self.accept("bob@example.net")
         self.assertEqual([event["uncertain"] for event in self.logged("attempt_ended")], [True])
         self.assertEqual(self.waiting(), [("bob@example.net", "waiting", EPOCH + 1_800, 1)])
+
+
+class FreshMailTests(SchedulerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.statements: list[str] = []
+        self.spool._tables._database.set_trace_callback(self.statements.append)
+
+    def test_it_goes_out_from_memory_and_is_not_read_again(self) -> None:
+        self.start()
+        self.statements.clear()
+        self.accept("bob@example.net")
+        self.assertEqual(self.courier.sends, [(0, ("bob@example.net",))])
+        self.assertEqual([one for one in self.statements if "FROM parts" in one and one.startswith("SELECT")], [])
+        self.assertIn("COMMIT", self.statements)
+
+    def test_it_is_sent_after_its_commit_and_not_before(self) -> None:
+        self.start()
+        self.scheduler.accept(message("bob@example.net"), now=self.now())
+        self.assertEqual(self.courier.sends, [])
+
+    def test_what_became_of_one_goes_into_the_commit_that_accepts_the_next(self) -> None:
+        self.courier.slow = True
+        self.start()
+        self.accept("a@example.net")
+        self.statements.clear()
+        [(fires, report)] = self.courier.waiting
+        self.scheduler.accept(message("b@example.net"), now=self.now())
+        fires.callback(report)
+        self.turns.step()
+        self.assertEqual(self.statements.count("COMMIT"), 1)
+        self.assertTrue(any("INSERT INTO messages" in one for one in self.statements))
+        self.assertTrue(any("UPDATE deliveries" in one for one in self.statements))
+
+    def test_the_envelope_goes_out_as_it_came_in(self) -> None:
+        envelope = Envelope(
+            "a@example.org", [Recipient("b@example.net", notify="NEVER"), "c@other.example"], envid="E7", ret="HDRS"
+        )
+        seen: list[Envelope] = []
+        self.courier.envelopes = self.other.envelopes = seen
+        self.start()
+        self.got(self.scheduler.accept(NewMessage(envelope=envelope, content=b"x"), now=self.now()))
+        self.assertEqual(seen, [evolve(envelope, recipients=[one]) for one in envelope.recipients])
+
+    def test_without_room_it_waits_in_the_spool_in_the_lane_of_its_courier(self) -> None:
+        self.courier.slow = True
+        self.start()
+        for number in range(MAX_HELD):
+            self.accept(f"r{number}@example.net")
+        with closing(sqlite3.connect(self.path)) as reader:
+            waiting = reader.execute("SELECT DISTINCT lane FROM deliveries WHERE state = 'waiting'").fetchall()
+        self.assertEqual(waiting, [("main",)])
+        self.accept("fresh@other.example")
+        self.assertEqual(len(self.other.sends), 1)
+
+    def test_room_that_two_were_promised_is_given_to_one_and_the_other_waits(self) -> None:
+        self.courier.slow = True
+        self.start()
+        for number in range(MAX_LINE - 1):
+            self.accept(f"r{number}@example.net")
+        for name in ("one", "two"):
+            self.scheduler.accept(message(f"{name}@example.net"), now=self.now())
+        self.turns.run()
+        self.assertEqual([state for _, state, *_ in self.waiting()][-2:], ["claimed", "waiting"])
+
+    def test_before_the_start_and_while_it_stops_it_is_only_stored(self) -> None:
+        self.accept("a@example.net")
+        self.courier.slow = True
+        self.start()
+        stopped = self.scheduler.stop()
+        self.accept("b@example.net")
+        self.pass_time(STOP_GRACE_S, step=1)
+        self.successResultOf(stopped)
+        self.assertEqual([state for _, state, *_ in self.waiting()], ["waiting", "waiting"])
+
+    def test_what_is_committed_while_the_stop_begins_is_released(self) -> None:
+        self.start()
+        accepting = self.scheduler.accept(message("bob@example.net"), now=self.now())
+        stopped = self.scheduler.stop()
+        self.got(accepting)
+        self.successResultOf(stopped)
+        self.assertEqual([self.waiting()[0][1], self.courier.sends], ["waiting", []])
+
+    def test_a_large_message_reaches_the_courier_as_a_file_that_is_closed_afterwards(self) -> None:
+        self.courier.slow = True
+        self.start()
+        writer = self.scheduler.begin_content()
+        whole = b"line\r\n" * 50_000
+        for start in range(0, len(whole), 70_000):
+            self.got(writer.write(whole[start : start + 70_000]))
+        new = NewMessage(envelope=Envelope("", ["bob@example.net"]), content=writer)
+        self.got(self.scheduler.accept(new, now=self.now()))
+        self.assertEqual(self.courier.contents, [whole])
+        [file] = self.courier.files
+        self.assertFalse(file.closed)
+        [(fires, report)] = self.courier.waiting
+        fires.callback(report)
+        self.assertTrue(file.closed)
+
+    def test_the_bounce_of_a_large_message_has_its_header(self) -> None:
+        self.courier.special["bob@example.net"] = refused
+        self.start()
+        content = b"Subject: large\r\n\r\n" + b"x" * 200_000
+        self.got(self.scheduler.accept(message("bob@example.net", content=content), now=self.now()))
+        self.assertIn(b"Subject: large\r\n", self.courier.contents[1])
+
+
+class OperatorTests(SchedulerTestCase):
+    def operate(self, action: Action, words: str = "") -> None:
+        operator = SQLiteAdministration.open(self.path)
+        self.got(operator.apply(action, Selection(), now=self.now(), words=words))
+        self.got(operator.close())
+
+    def waits(self) -> None:
+        self.courier.script = deferred
+        self.start()
+        self.accept("bob@example.net")
+
+    def test_a_retry_at_a_prompt_is_noticed_within_5_s(self) -> None:
+        self.waits()
+        self.operate(Action.RETRY)
+        self.pass_time(LONGEST_REST_S, step=1)
+        self.assertEqual(len(self.courier.sends), 2)
+
+    def test_a_delivery_goes_where_an_operator_routes_it(self) -> None:
+        self.waits()
+        self.operate(Action.ROUTE, "discard:")
+        self.pass_time(LONGEST_REST_S, step=1)
+        self.assertEqual([len(self.courier.sends), len(self.other.sends)], [1, 1])
+        self.assertEqual(self.waiting(), [])
+
+    def test_what_an_operator_sends_back_is_bounced_in_his_words_and_not_tried(self) -> None:
+        self.waits()
+        self.operate(Action.BOUNCE, "that host is gone")
+        self.courier.script = delivered
+        self.pass_time(LONGEST_REST_S, step=1)
+        self.assertEqual([recipients for _, recipients in self.courier.sends[1:]], [("alice@example.org",)])
+        self.assertIn(b"5.7.1 that host is gone", self.courier.contents[1])
+        self.assertEqual(self.waiting(), [])
 
 
 class RetryTests(SchedulerTestCase):
@@ -254,22 +410,22 @@ class BounceTests(SchedulerTestCase):
 
 
 class BrokenCourier(ScriptedCourier):
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         return fail(ZeroDivisionError("a bug"))
 
 
 class RaisingCourier(ScriptedCourier):
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         raise ZeroDivisionError("a bug")
 
 
 class ForgetfulCourier(ScriptedCourier):
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         return succeed(Report(()))
 
 
 class CancelledCourier(ScriptedCourier):
-    def send(self, envelope: Envelope, content: bytes) -> Deferred[Report]:
+    def send(self, envelope: Envelope, content: Content) -> Deferred[Report]:
         return fail(CancelledError())
 
 
@@ -335,7 +491,21 @@ class BoundsTests(SchedulerTestCase):
         self.start()
         hops = self.turns.hops
         self.pass_time(600)
-        self.assertLessEqual(self.turns.hops - hops, 2 * 600 / 60 + 2)
+        self.assertLessEqual(self.turns.hops - hops, 2 * 600 / LONGEST_REST_S + 2)
+
+
+class BrokenAtTheDoorTests(SchedulerTestCase):
+    def test_a_message_that_cannot_be_stored_is_refused_and_the_cause_told_once(self) -> None:
+        self.start()
+        self.sql(["ALTER TABLE deliveries RENAME TO gone"])
+        for _ in range(3):
+            accepting = self.scheduler.accept(message("bob@example.net"), now=self.now())
+            self.turns.run()
+            self.failureResultOf(accepting, SpoolError)
+        self.assertEqual(len(self.logged("spool_failed")), 1)
+        self.sql(["ALTER TABLE gone RENAME TO deliveries"])
+        self.accept("bob@example.net")
+        self.assertEqual([len(self.logged("spool_works")), len(self.courier.sends)], [1, 1])
 
 
 class StopTests(SchedulerTestCase):
@@ -426,12 +596,6 @@ class RestartTests(SchedulerTestCase):
 
 
 class BrokenSpoolTests(SchedulerTestCase):
-    def sql(self, statements: Sequence[str]) -> None:
-        """Somebody else tampers with the spool's file."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            for statement in statements:
-                other.execute(statement)
-
     def break_spool(self) -> None:
         self.sql(["ALTER TABLE deliveries RENAME TO gone"])
 

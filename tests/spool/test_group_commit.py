@@ -17,7 +17,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pymail_tx.spool.group_commit import MAX_BATCH, GroupCommit
-from pymail_tx.spool.interface import SpoolError
+from pymail_tx.spool.interface import SpoolError, SpoolLost
 from tests.spool.turns import Turns
 
 Answers = Generator[defer.Deferred[list[None]], list[None], None]
@@ -101,6 +101,31 @@ class GroupCommitTests(SynchronousTestCase):
         self.turns.run()
         self.failureResultOf(broken, ZeroDivisionError)
         self.assertEqual(self.successResultOf(fine), 1)
+
+    def test_a_batch_without_a_failure_needs_no_savepoints(self) -> None:
+        for number in range(3):
+            self.insert(number)
+        self.turns.run()
+        self.assertEqual([one for one in self.statements if "SAVEPOINT" in one], [])
+
+    def test_after_an_fsync_that_failed_nothing_is_written_and_all_are_told(self) -> None:
+        told: list[object] = []
+        lost = SpoolLost("the disk forgets")
+        writer = GroupCommit(
+            self.database, self.turns.run_in_thread, self.turns.call_in_caller, lambda problem: lost, told.append
+        )
+        first = writer.submit(partial(self.inserted, 1))
+        first.addErrback(lambda failure: told.append("first"))
+        with a_full_disk():
+            self.turns.run()
+        self.assertEqual(told, [lost, "first"])
+        self.statements.clear()
+        self.failureResultOf(self.after_turns(writer.submit(partial(self.inserted, 2))), SpoolLost)
+        self.assertEqual([self.statements, told], [[], [lost, "first"]])
+
+    def after_turns(self, fires: defer.Deferred[int]) -> defer.Deferred[int]:
+        self.turns.run()
+        return fires
 
     def test_a_transaction_that_cannot_begin_fails_the_whole_batch_and_the_next_works(self) -> None:
         self.database.execute("PRAGMA busy_timeout = 0")

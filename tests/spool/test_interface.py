@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.spool.interface import NewMessage
 from tests.spool.turns import message
@@ -14,7 +15,7 @@ from tests.spool.turns import message
 class NewMessageTests(SynchronousTestCase):
     def test_a_message_without_recipients_is_refused(self) -> None:
         with self.assertRaisesRegex(BadArgument, "recipients"):
-            NewMessage(sender="", recipients=(), content=b"")
+            NewMessage(envelope=Envelope("", ()), content=b"")
 
     def test_a_message_that_could_not_be_sent_is_refused(self) -> None:
         for sender, recipient in (("nobody", "bob@example.net"), ("", "bob@example.net>\r\nDATA")):

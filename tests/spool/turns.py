@@ -12,7 +12,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from pymail_tx.spool.interface import NewMessage
+from pymail_tx.core.envelope import Envelope
+from pymail_tx.spool.interface import Due, NewMessage
 from pymail_tx.spool.sqlite import SQLiteSpool
 
 T = TypeVar("T")
@@ -38,7 +39,11 @@ class Turns:
     def run(self) -> None:
         """Until nothing is left to do."""
         while self._in_thread or self._in_caller:
-            (self._in_caller or self._in_thread).popleft()()
+            self.step()
+
+    def step(self) -> None:
+        """One turn: of the caller's, if something waits there."""
+        (self._in_caller or self._in_thread).popleft()()
 
 
 class SpoolTestCase(SynchronousTestCase):
@@ -76,4 +81,12 @@ def message(
     *recipients: str, sender: str = "alice@example.org", content: bytes = b"Subject: x\r\n\r\nx\r\n"
 ) -> NewMessage:
     """A message to C{bob@example.net} if nobody else is named."""
-    return NewMessage(sender=sender, recipients=recipients or ("bob@example.net",), content=content)
+    return NewMessage(envelope=Envelope(sender, recipients or ("bob@example.net",)), content=content)
+
+
+def octets(due: Due) -> bytes:
+    """The whole content, wherever it is."""
+    if isinstance(due.content, bytes):
+        return due.content
+    with due.content.open() as file:
+        return file.read()
