@@ -26,7 +26,7 @@ class LookUps:
         those of C{/etc/resolv.conf}.
     @ivar trust_ad: see L{Resolver}.
     @ivar us: by what others know us.
-    @ivar store: makes the place where policies of MTA-STS are kept.
+    @ivar store: where policies of MTA-STS are kept.
     """
 
     reactor: IReactorTime = field(eq=False)
@@ -34,7 +34,7 @@ class LookUps:
     servers: Sequence[tuple[str, int]] = ()
     trust_ad: bool | None = None
     us: Ourselves
-    store: Callable[[], PolicyStore] = field(eq=False)
+    store: PolicyStore = field(eq=False)
     _resolver: Resolver | None = field(default=None, eq=False)
     _policies: PolicyKeeper | None = field(default=None, eq=False)
 
@@ -44,7 +44,7 @@ class LookUps:
         """
         if self._resolver is None or self._policies is None:
             self._resolver = Resolver(self.reactor, self.servers or None, trust_ad=self.trust_ad)
-            self._policies = PolicyKeeper(self.reactor, self._resolver, wall_clock=self.wall_clock, store=self.store())
+            self._policies = PolicyKeeper(self.reactor, self._resolver, wall_clock=self.wall_clock, store=self.store)
         return Asked(self._resolver, self._policies, self.us)
 
     def close(self) -> Deferred[None]:

@@ -43,7 +43,6 @@ from pymail_tx.config.reading import Configuration, WrongConfiguration
 from pymail_tx.config.settings import Settings
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.reply import printable
-from pymail_tx.net.policy_store import FilePolicyStore, PolicyStore
 from pymail_tx.relay.courier import Courier
 from pymail_tx.relay.couriers import Couriers, Surroundings
 from pymail_tx.relay.ingress import IngressFactory
@@ -52,6 +51,7 @@ from pymail_tx.relay.lookups import LookUps
 from pymail_tx.relay.making import make
 from pymail_tx.relay.options import Options, complaint
 from pymail_tx.relay.ourselves import of_this_machine, ourselves
+from pymail_tx.relay.policies import SpooledPolicies
 from pymail_tx.relay.scheduler import STOP_GRACE_S, Scheduler
 from pymail_tx.spool.interface import SpoolError, SpoolLost
 from pymail_tx.spool.sqlite import SQLiteSpool
@@ -60,9 +60,6 @@ __all__ = ["Options", "RelayService", "makeService"]
 
 CLOSING_GRACE_S = 1
 """Behind L{STOP_GRACE_S}: for cancelled sends to end, and for couriers to say QUIT."""
-
-POLICIES = "mta-sts.json"
-"""Beside the spool: the policies of MTA-STS that domains want remembered (RFC 8461 §5.1)."""
 
 T = TypeVar("T")
 
@@ -83,7 +80,6 @@ class RelayService(Service):
         """
         self._reactor = reactor
         self._look_ups: list[LookUps] = []
-        self._policies: PolicyStore | None = None
         made = make(configuration, reactor, self._surroundings(configuration.settings))
         self._settings, self._couriers, self._endpoints = made.settings, made.couriers, made.endpoints
         self._retired: list[ReferenceType[Courier]] = []
@@ -257,17 +253,11 @@ class RelayService(Service):
             servers=[(server.host, server.port) for server in settings.dns.servers],
             trust_ad=settings.dns.trust_ad,
             us=ourselves(settings.hostname, settings.smtp.listen, of_this_machine),
-            store=partial(self._policy_store, os.path.join(os.path.dirname(settings.spool.path), POLICIES)),
+            store=SpooledPolicies(lambda: self._spool),
         )
         if wanted not in self._look_ups:
             self._look_ups.append(wanted)
         return self._look_ups[self._look_ups.index(wanted)]
-
-    def _policy_store(self, path: str) -> PolicyStore:
-        """One for all: it writes its file as a whole."""
-        if self._policies is None:
-            self._policies = FilePolicyStore(self._reactor, path)
-        return self._policies
 
     def _run_in_thread(self, function: Callable[[], None]) -> Deferred[None]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function)

@@ -18,7 +18,7 @@ class AllRoutes(SynchronousTestCase):
 
     def look_ups(self, host: str = "127.0.0.1", *, name: str = "relay.example") -> LookUps:
         us = Ourselves(names=[name])
-        return LookUps(reactor=self.reactor, wall_clock=float, servers=[(host, 53)], us=us, store=MemoryPolicyStore)
+        return LookUps(reactor=self.reactor, wall_clock=float, servers=[(host, 53)], us=us, store=MemoryPolicyStore())
 
     def test_they_are_made_once_when_a_route_needs_them_and_leave_nothing(self) -> None:
         look_ups = self.look_ups()
