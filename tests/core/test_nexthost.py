@@ -4,6 +4,8 @@ Who is done with a host, who goes on to the next, and what is told in the end.
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pymail_tx.core.nexthost import Tries
@@ -23,6 +25,10 @@ NO_MAIL = by_reply(_WHO, Reply(521, ("none",)), Peer())
 LACKING = by_reason(_WHO, Status.FAILED, "5.7.30 no REQUIRETLS", Peer())
 
 ABOUT_HOST = (NO_MAIL, LACKING, SILENT, UNPROVED)
+ON = (BUSY, BUSY_TOO, *ABOUT_HOST)
+"""After these the next host is tried."""
+
+ALL = (DELIVERED, REFUSED, DOUBTFUL, *ON)
 
 
 def _after(*outcomes: Outcome) -> Tries:
@@ -49,6 +55,27 @@ class GoingOn(SynchronousTestCase):
         self.assertEqual(tries.left, [0, 2])
         tries.heard([0, 2], [REFUSED, BUSY_TOO])
         self.assertEqual((tries.left, tries.outcomes()), ([2], (REFUSED, DELIVERED, BUSY_TOO)))
+
+
+class AnyHosts(SynchronousTestCase):
+    @given(st.lists(st.lists(st.sampled_from(ALL), min_size=3, max_size=3), min_size=1, max_size=5))
+    def test_whatever_they_say_nobody_is_tried_again_who_is_done_and_all_have_a_verdict(
+        self, hosts: list[list[Outcome]]
+    ) -> None:
+        tries, heard = Tries(3), [list[Outcome]() for _ in range(3)]
+        for said in hosts:
+            places = tries.left
+            outcomes = [said[place] for place in places]
+            about_host = [index for index, outcome in enumerate(outcomes) if outcome in ABOUT_HOST]
+            tries.heard(places, outcomes, about_host=about_host)
+            for place, outcome in zip(places, outcomes, strict=True):
+                heard[place].append(outcome)
+        for place, outcome in enumerate(tries.outcomes()):
+            self.assertIn(outcome, heard[place])
+            self.assertTrue(all(before in ON for before in heard[place][:-1]))
+            self.assertEqual(place in tries.left, heard[place][-1] in ON)
+            if outcome in (NO_MAIL, LACKING):
+                self.assertTrue(set(map(id, heard[place])) <= {id(NO_MAIL), id(LACKING)})
 
 
 class TheMostTelling(SynchronousTestCase):

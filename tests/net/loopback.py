@@ -365,7 +365,7 @@ class LoopbackTestCase(TestCase):
             factory = TLSMemoryBIOFactory(script.options(), False, server)  # type: ignore[assignment]  # typed as a client's
         listening = IReactorTCP(reactor).listenTCP(port, factory, interface=address)
         host = listening.getHost()
-        assert isinstance(host, IPv4Address)
+        assert isinstance(host, IPv4Address | IPv6Address)
         self.addCleanup(self.nothing_is_left, server)
         self.addCleanup(listening.stopListening)
         return server, host.port

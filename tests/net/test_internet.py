@@ -5,6 +5,7 @@ The internet's way: host after host, until each recipient has a verdict.
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SkipTest
 
 from pymail_tx.core.dns import Answer, RecordType, Verdict
 from pymail_tx.core.routing import Ourselves
@@ -12,6 +13,7 @@ from pymail_tx.net import internet
 from tests.net.internet_case import InternetCase
 from tests.net.loopback import HANG_UP, SILENCE, Script, Server
 from tests.net.scripted_dns import ScriptedDNS
+from tests.net.test_eyeballs import has_ipv6
 
 BOB, CAT, DAN = "bob@example.org", "cat@example.org", "dan@example.org"
 DELIVERED = "EHLO MAIL RCPT DATA . QUIT"
@@ -45,6 +47,16 @@ class HostAfterHost(TwoHostsCase):
         self.dns.has_addresses("mx1.example", "127.0.0.9", "127.0.0.2")
         self.is_found(await self.send(BOB), ("delivered", "2.0.0", "mx1.example"))
         self.assertEqual((first.conversations, second.conversations), ([DELIVERED], []))
+
+    async def test_a_host_has_addresses_of_both_families(self) -> None:
+        if not has_ipv6():
+            raise SkipTest("NOT TESTED: this machine has no IPv6, not even on loopback")
+        self.nobody_at("mx1.example", "127.0.0.9")
+        first = self.host("mx1.example", "::1")
+        self.is_found(await self.send(BOB), ("delivered", "2.0.0", "mx1.example"))
+        self.assertEqual(first.conversations, [DELIVERED])
+        self.uses(us=Ourselves(addresses=["::1"]))
+        self.is_found(await self.send(BOB), ("failed", "5.4.6", None))
 
     async def test_a_host_that_will_not_talk_is_passed_over_whatever_its_digit(self) -> None:
         first, second = self.two_hosts()

@@ -35,8 +35,8 @@ its own. It imports from its own layer and from those below it.
 
 MEET_NET_AND_SPOOL = frozenset({"pymail_tx.relay.scheduler", "pymail_tx.relay.service", "pymail_tx.relay.policies"})
 """
-The scheduler hands claims to the agent and outcomes to the spool; the composition root makes all three; and what domains
-ask of TLS is kept in the spool.
+The scheduler hands claims to the agent and outcomes to the spool; the composition root makes all three; and what
+domains ask of TLS is kept in the spool.
 """
 
 NAMES_REACTOR = frozenset({"pymail_tx.relay.service", "pymail_tx.cli.running"})
