@@ -43,7 +43,7 @@ from pymail_tx.core.tlspolicy import (
 from pymail_tx.net.resolves import FindsPolicies, Knows, Resolves
 
 MAX_DECISIONS = 10_000
-"""Remembered at a time, as many as the resolver keeps names; each takes 1 to 2 KiB."""
+"""Remembered at a time, as many as the resolver keeps names; one with one host takes 1.2 kB, with five 3.4."""
 
 MAX_POLICY_AGE_S = 300
 """How long a decision that MTA-STS had a part in is kept: the policy may be refreshed meanwhile."""
