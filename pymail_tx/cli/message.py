@@ -130,9 +130,7 @@ def _blaming(field: str) -> Iterator[None]:
     except BadArgument as problem:
         if problem.field not in ("message", "content"):
             raise
-        raise BadArgument(
-            field, f"the message will not do: {str(problem).removeprefix(f'{problem.field}: ')}"
-        ) from None
+        raise BadArgument(field, f"the message will not do: {problem.words}") from None
     except ValueError as problem:  # of Python's writer of messages
         raise BadArgument(field, f"the message cannot be written: {problem}") from None
 

@@ -52,8 +52,7 @@ def naming(options: Mapping[str, str], mistake: type[Mistake] = Mistake) -> Iter
         yield
     except BadArgument as problem:
         option = options.get(problem.field, f"--{problem.field}")
-        words = str(problem).removeprefix(f"{problem.field}: ")
-        raise mistake(f"{option}: {words}") from None
+        raise mistake(f"{option}: {problem.words}") from None
 
 
 @contextmanager

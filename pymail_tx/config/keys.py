@@ -248,7 +248,7 @@ def _parsed(parse: Callable[[str], T], value: str) -> T:
     try:
         return parse(value)
     except BadArgument as problem:
-        raise Misfits((Misfit((), str(problem).removeprefix(f"{problem.field}: ")),)) from None
+        raise Misfits((Misfit((), problem.words),)) from None
 
 
 N = TypeVar("N", int, float)
@@ -297,8 +297,7 @@ def _read_table(of: type[T], value: object) -> T:
     try:
         return of(**cast("dict[str, object]", read))
     except BadArgument as problem:  # two keys do not go together
-        words = str(problem).removeprefix(f"{problem.field}: ")
-        raise Misfits((Misfit((problem.field,), words),)) from None
+        raise Misfits((Misfit((problem.field,), problem.words),)) from None
 
 
 def _all_or_misfits(steps: Mapping[str | int, Callable[[], T]]) -> Mapping[str | int, T]:

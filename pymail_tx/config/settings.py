@@ -236,7 +236,7 @@ class RouteSettings:
         try:
             return Target.parse(evolve(self.to, tls=tls).reveal())
         except BadArgument as problem:
-            raise BadArgument("tls", str(problem).removeprefix(f"{problem.field}: ")) from None
+            raise BadArgument("tls", problem.words) from None
 
 
 @frozen(kw_only=True)

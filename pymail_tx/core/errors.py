@@ -28,11 +28,13 @@ class BadArgument(Misuse):
     An argument cannot go out on the wire.
 
     @ivar field: the argument's name, as the caller knows it.
+    @ivar words: what is wrong, for those who know it by another name.
     """
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+        self.words = problem
 
 
 class OutOfOrder(Misuse):

@@ -127,7 +127,7 @@ class Couriers:
                 serving = couriers.get(target) or (before.get(target) if has_own_password else None)
                 couriers[target] = serving or _courier(route, surroundings)
             except BadArgument as problem:
-                problems[place] = str(problem).removeprefix(f"{problem.field}: ")
+                problems[place] = problem.words
         if problems:
             raise BadRoutes(problems)
         return cls(routes, couriers, surroundings)

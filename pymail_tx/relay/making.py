@@ -62,5 +62,5 @@ def _endpoints(settings: Settings, reactor: IReactorCore, misfits: list[Misfit])
         try:
             endpoints.append(Endpoint.parse(reactor, text, option="smtp", example=DEFAULT_SMTP))
         except BadArgument as problem:
-            misfits.append(Misfit(("smtp", "listen", place), str(problem).removeprefix(f"{problem.field}: ")))
+            misfits.append(Misfit(("smtp", "listen", place), problem.words))
     return endpoints

@@ -150,8 +150,7 @@ class Options(usage.Options):
             try:
                 routes.append(Route.parse(text))
             except BadArgument as problem:
-                words = str(problem).removeprefix(f"{problem.field}: ")
-                problems.append(Problem(file="", line=None, key="--route", words=words))
+                problems.append(Problem(file="", line=None, key="--route", words=problem.words))
         if problems:
             raise WrongConfiguration(tuple(problems))
         tables: list[object] = [{"match": str(route.pattern), "to": route.target.reveal()} for route in routes]
