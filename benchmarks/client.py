@@ -18,7 +18,6 @@ do yet is said and fails nothing.
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import tempfile
@@ -35,8 +34,6 @@ from benchmarks.peers import Measured, NotHere
 from benchmarks.sender import MESSAGES_A_CONNECTION
 from tests.peers.exim import Exim
 from tests.peers.postfix import Postfix
-
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
 
 BODY_OCTETS = 1_024
 CONTENT = peers.message(BODY_OCTETS)
@@ -70,7 +67,7 @@ def main() -> int:
         print(f"\n{part}\n{measure.text_table(found)}", flush=True)
         rows += found
     if options.write:
-        _write(options, rows)
+        measure.write_section("client", options.date, _setting(), rows)
     return 1 if any(row.verdict == MISSED for row in rows) else 0
 
 
@@ -101,13 +98,6 @@ def _parts(text: str) -> list[str]:
 
 def _setting() -> str:
     return f"{measure.machine()}, beside {peers.versions()}"
-
-
-def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    command = shlex.join(["python", "benchmarks/client.py", *sys.argv[1:]])
-    measured = f"Measured on {options.date} on {_setting()}, by `{command}`."
-    page = measure.with_section(PAGE.read_text(), "client", f"{measured}\n\n{measure.markdown_table(rows)}")
-    PAGE.write_text(page)
 
 
 # Part a, messages a second

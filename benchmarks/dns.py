@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
-import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from attrs import frozen
 from twisted.internet import reactor
@@ -41,8 +39,6 @@ from pymail_tx.net.mtasts import PolicyKeeper
 from pymail_tx.net.router import ByMX, Way
 from tests.peers.zones import Zone, Zones
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
-
 ZONE = "bench.test"
 AT_ONCE = 40
 """Domains under way: as many deliveries as a relay begins at a time."""
@@ -60,7 +56,7 @@ def main() -> int:
         print(problem, file=sys.stderr)
         return 1
     if options.write:
-        _write(options, rows)
+        measure.write_section("dns", options.date, measure.machine(), rows)
     return 1 if any(row.verdict == MISSED for row in rows) else 0
 
 
@@ -74,13 +70,6 @@ def _options() -> argparse.Namespace:
     if options.write and not options.date:
         parser.error("--write needs --date")
     return options
-
-
-def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    command = shlex.join(["python", "benchmarks/dns.py", *sys.argv[1:]])
-    measured = f"Measured on {options.date} on {measure.machine()}, by `{command}`."
-    page = measure.with_section(PAGE.read_text(), "dns", f"{measured}\n\n{measure.markdown_table(rows)}")
-    PAGE.write_text(page)
 
 
 async def _rows(options: argparse.Namespace) -> list[Row]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from attrs import Factory, frozen
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
 
 NOT_BUILT = "not built yet"
 NOT_MEASURED = "not measured"
@@ -163,6 +167,18 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def write_section(name: str, date: str, setting: str, rows: Sequence[Row]) -> None:
+    """
+    Put the rows, with the command that measured them, onto the page of benchmarks.
+
+    @param name: of the benchmark: its script's, and its section's.
+    @param setting: what was measured on, and beside what.
+    """
+    command = shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
+    text = f"Measured on {date} on {setting}, by `{command}`.\n\n{markdown_table(rows)}"
+    PAGE.write_text(with_section(PAGE.read_text(), name, text))
 
 
 def with_section(page: str, name: str, text: str) -> str:

@@ -16,22 +16,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import resource
-import shlex
 import smtplib
 import socket
 import socketserver
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import MISSED, Mark, Row, median_ratio
 from pymail_tx.client import Session
-
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
 
 MARK = Mark(2, of_ratio=True)
 
@@ -49,7 +45,7 @@ def main() -> int:
     rows = [_imports(options), _messages(options)]
     print(f"\n{measure.text_table(rows)}")
     if options.write:
-        _write(options, rows)
+        measure.write_section("session", options.date, measure.machine(), rows)
     return 1 if any(row.verdict == MISSED for row in rows) else 0
 
 
@@ -63,13 +59,6 @@ def _options() -> argparse.Namespace:
     if options.write and not options.date:
         parser.error("--write needs --date")
     return options
-
-
-def _write(options: argparse.Namespace, rows: Sequence[Row]) -> None:
-    command = shlex.join(["python", "benchmarks/session.py", *sys.argv[1:]])
-    measured = f"Measured on {options.date} on {measure.machine()}, by `{command}`."
-    page = measure.with_section(PAGE.read_text(), "session", f"{measured}\n\n{measure.markdown_table(rows)}")
-    PAGE.write_text(page)
 
 
 def _imports(options: argparse.Namespace) -> Row:

@@ -11,7 +11,7 @@ import re
 from attrs import frozen
 
 from pymail_tx.core import duration
-from pymail_tx.core.address import ascii_domain, refuse_controls
+from pymail_tx.core.address import ascii_domain, before_port, refuse_controls
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.routes import TLSPolicy, shown
 from pymail_tx.core.saslprep import saslprep
@@ -64,7 +64,7 @@ class Server:
         return cls(host, port)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{before_port(self.host)}:{self.port}"
 
 
 def domain(name: str) -> str:

@@ -121,6 +121,11 @@ def refuse_controls(field: str, text: str) -> None:
         raise BadArgument(field, f"U+{ord(found[0]):04X} at character {found.start()} cannot be sent")
 
 
+def before_port(host: str) -> str:
+    """A name or an address as it stands before a colon and a port: an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _literal(field: str, domain: str) -> str:
     found = _LITERAL.match(domain)
     try:

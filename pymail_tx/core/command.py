@@ -145,10 +145,10 @@ def path_command(verb: Verb, path: bytes, parameters: Collection[str]) -> bytes:
     for parameter in parameters:
         if not _PARAMETER.match(parameter):
             raise BadArgument("parameters", f"{parameter!r} is no ESMTP parameter")
-    return path_line(verb, path, parameters)[:-2]
+    return known_path_command(verb, path, parameters)
 
 
-def path_line(verb: Verb, path: bytes, parameters: Collection[str]) -> bytes:
-    """The same with its CRLF, of parameters that are known to be some."""
+def known_path_command(verb: Verb, path: bytes, parameters: Collection[str]) -> bytes:
+    """The same, of parameters that are known to be some."""
     words = " ".join(("", *parameters)).encode("ascii") if parameters else b""
-    return b"%b:<%b>%b\r\n" % (_PATH_COMMANDS[verb], path, words)
+    return b"%b:<%b>%b" % (_PATH_COMMANDS[verb], path, words)

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import evolve, field, frozen
 
-from pymail_tx.core.address import ascii_domain
+from pymail_tx.core.address import ascii_domain, before_port
 from pymail_tx.core.errors import BadArgument
 from pymail_tx.core.sasl import Credentials
 from pymail_tx.core.secret import Secret
@@ -433,7 +433,7 @@ def _written_server(target: Target, password: Callable[[Secret], str]) -> str:
         source = f"&{target.password.kind}={quote(target.password.name)}"
     elif target.password is not None:
         login = f"{quote(target.user, safe='')}:{password(target.password)}@"
-    host = f"[{target.host}]" if ":" in target.host else target.host
+    host = before_port(target.host)
     return f"{target.scheme.value}://{login}{host}:{target.port}{_written_tls(target, '?')}{source}"
 
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Mapping, Sequence
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import UNIXClientEndpoint
@@ -103,7 +102,7 @@ class Connector:
         """
         if target.scheme not in _SERVERS:
             raise BadArgument("server", f"{target} is no server; write smtp://host:port, smtps://… or lmtp://…")
-        if source_address is not None and not (isIPAddress(source_address) or isIPv6Address(source_address)):
+        if source_address is not None and not eyeballs.is_address(source_address):
             raise BadArgument("source_address", f"{source_address!r} is no IPv4 or IPv6 address")
         self.peer = Peer(host=target.host or target.path, port=target.port or None)
         self.lmtp = target.scheme in (Scheme.LMTP, Scheme.LMTP_UNIX)

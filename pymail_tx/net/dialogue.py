@@ -412,7 +412,7 @@ class Dialogue(LineReceiver):
             return 0
         self.state = state
         if state is State.CONTENT:
-            self._end_of_data = Exchange(Verb.END_OF_DATA)
+            self._expect_content(replies[-1])
         self._answered.append(partial(volley.accepted, replies))
         return len(replies)
 

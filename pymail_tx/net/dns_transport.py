@@ -23,6 +23,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 
+from pymail_tx.core.address import before_port
 from pymail_tx.core.dns_message import Question, is_truncated
 
 PORTS = range(1_024, 65_536)
@@ -57,7 +58,7 @@ class Server:
         return ":" in self.host
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
+        return f"{before_port(self.host)}:{self.port}"
 
 
 @define(eq=False)

@@ -74,6 +74,11 @@ async def connect_to(
     return await _Race(reactor, factory, deque(endpoints)).run()
 
 
+def is_address(host: str) -> bool:
+    """Whether that is an address, and no name."""
+    return isIPAddress(host) or isIPv6Address(host)
+
+
 def address_of(address: str, port: int) -> Address:
     """As Twisted has it."""
     return (IPv6Address if ":" in address else IPv4Address)("TCP", address, port)
@@ -87,7 +92,7 @@ def by_turns(addresses: Sequence[Address]) -> list[Address]:
 
 
 async def _addresses(reactor: IReactorTime, host: str, port: int) -> Iterable[Address]:
-    if isIPAddress(host) or isIPv6Address(host):
+    if is_address(host):
         return [address_of(host, port)]
     look_up = _LookUp()
     IReactorPluggableNameResolver(reactor).nameResolver.resolveHostName(look_up, host, port)

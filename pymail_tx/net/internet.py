@@ -18,7 +18,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -32,6 +31,7 @@ from pymail_tx.core.routes import Scheme, Target, TLSPolicy
 from pymail_tx.core.routing import NoRoute, Ourselves
 from pymail_tx.core.tlspolicy import REQUIRETLS_UNMET, TLSDecision, Wishes
 from pymail_tx.core.tlsrequired import says_tls_is_optional
+from pymail_tx.net.eyeballs import is_address
 from pymail_tx.net.resolves import FindsPolicies, Knows
 from pymail_tx.net.router import ByMX, Hop, Router, ToOneHost, Way
 from pymail_tx.net.server import Load, Server, Serving
@@ -78,7 +78,7 @@ class Asked:
         @raise BadArgument: a server without a name.
         """
         if target.scheme is not Scheme.MX:
-            if isIPAddress(target.host) or isIPv6Address(target.host):
+            if is_address(target.host):
                 raise BadArgument("server", f"{target} has an address, and records of DANE belong to a name")
             return ToOneHost(clock, self.resolver, host=target.host, port=target.port)
         assert self.policies

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import define, field
 from twisted.logger import Logger
 
-from pymail_tx.core.command import Verb, path_line
+from pymail_tx.core.command import Verb, known_path_command
 from pymail_tx.core.content import Content
 from pymail_tx.core.envelope import Envelope
 from pymail_tx.core.errors import SessionError
@@ -109,22 +109,23 @@ class Transaction:
 
     def envelope(self) -> list[Exchange]:
         """MAIL and each RCPT."""
-        mail = Exchange(Verb.MAIL, self._mail_line(), self._mail.append)
-        return [mail, *[Exchange(Verb.RCPT, self._rcpt_line(place), self._recipients.append) for place in self.places]]
+        mail = Exchange(Verb.MAIL, self._mail_command() + b"\r\n", self._mail.append)
+        lines = [self._rcpt_command(place) + b"\r\n" for place in self.places]
+        return [mail, *[Exchange(Verb.RCPT, line, self._recipients.append) for line in lines]]
 
     def lines(self) -> bytes:
         """The same as octets."""
-        return b"".join((self._mail_line(), *map(self._rcpt_line, self.places)))
+        return b"\r\n".join((self._mail_command(), *map(self._rcpt_command, self.places), b""))
 
-    def _mail_line(self) -> bytes:
+    def _mail_command(self) -> bytes:
         reverse_path = self.sending.envelope.reverse_path
         path = reverse_path.path(utf8=self._utf8) if reverse_path else b""
-        return path_line(Verb.MAIL, path, self.planned.mail_parameters)
+        return known_path_command(Verb.MAIL, path, self.planned.mail_parameters)
 
-    def _rcpt_line(self, place: int) -> bytes:
+    def _rcpt_command(self, place: int) -> bytes:
         mailbox = self.sending.envelope.recipients[place].mailbox
         parameters = self.planned.rcpt_parameters.get(place, ())
-        return path_line(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters)
+        return known_path_command(Verb.RCPT, mailbox.path(utf8=self._utf8), parameters)
 
     @property
     def _utf8(self) -> bool:
